@@ -1,4 +1,4 @@
-"""Files that appear as a whole, or not at all."""
+"""Atomic writes: a file appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["whole_file"]
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: int, *, lasting: bool = True) -> Iterator[Path]:
-    """Where to write what is to be at `path`: beside it, under a name with a dot before it, which whoever looks for
-    files there passes over. It takes its place with these permissions when the context is left, and is removed where an
-    error leaves it. `lasting`: it is on the disk by then. Raises OSError.
+    """Yield a temporary path in the directory of `path`, with a leading dot, so that other readers of the directory
+    ignore it. On exit, the temporary file gets the permissions `mode` and replaces `path`; after an error it is
+    removed. With `lasting`, it is synced to the disk first. Raises OSError.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -16,10 +16,10 @@ class Backoff:
     wait: float = 0.0
 
     def failed(self) -> float:
-        """The seconds to wait after one more failure."""
+        """Return the seconds to wait after one more failure."""
         self.wait = min(2 * self.wait, self.longest) if self.wait else self.first
         return self.wait
 
     def succeeded(self) -> None:
-        """Begin anew."""
+        """Reset the wait."""
         self.wait = 0.0

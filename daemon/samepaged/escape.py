@@ -8,8 +8,8 @@ __all__ = ["printable", "quoted", "valid"]
 
 
 def printable(text: str) -> str:
-    """`text` as it is where it can be printed, else with escapes for what cannot: control, unassigned and format
-    characters, such as right-to-left override.
+    """`text` with each character that cannot be printed as an escape: control, unassigned and format characters, such
+    as right-to-left override.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""The seed of the page hashes: made once a host, and kept so that hashes of one day compare with those of the next."""
+"""The seed of the page hashes: created once per host and stored, so that hashes stay comparable over time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def load(configured: int | None, state_directory: Path) -> int:
-    """The seed (64 bits): the configured one, or the one kept in the state directory, or a new one kept there.
+    """Return the seed (64 bits): the configured one, the one in the state directory, or a new one, which is stored
+    there.
 
-    Without a seed, anybody could tell from a hash whether a guest holds a page that they know. Raises ConfigError where
-    the file that keeps it is damaged, and GuestError if a resource is exhausted; where it can be neither read nor made,
-    says so and gives a seed for this run.
+    Without a seed, a hash would reveal whether a guest has a page with known content. If the file can be neither read
+    nor created, logs a warning and returns a seed for this run. Raises ConfigError if the file is damaged, and
+    GuestError if a resource is exhausted.
     """
     if configured is not None:
         return configured
@@ -45,7 +46,7 @@ def load(configured: int | None, state_directory: Path) -> int:
 
 
 def read(path: Path) -> int:
-    """The seed kept in this file. Raises OSError, and ConfigError where it holds none."""
+    """Read the seed from this file. Raises OSError, and ConfigError if it does not contain a seed."""
     text = path.read_bytes().strip()
     if re.fullmatch(rb"[0-9a-f]{16}", text) is None:
         raise ConfigError(
@@ -59,7 +60,7 @@ def read(path: Path) -> int:
 
 
 def _store(path: Path, seed: int) -> int:
-    """Write the seed under a name of its own and link it into place: two that start at once use one seed."""
+    """Write the seed to a temporary file and link it into place, so that concurrent processes use one seed."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -213,7 +213,7 @@ class Stream:
         """Write all of it. Raises ProtocolError."""
         view = memoryview(raw)
         while view:
-            self._wait(deadline)  # before each part, so that a peer that reads slowly has no longer
+            self._wait(deadline)  # before each part, so that the deadline also applies to a slow reader
             try:
                 view = view[self._socket.send(view) :]
             except TimeoutError:
@@ -253,8 +253,8 @@ class Stream:
 MAX_CHANNEL_BYTES: Final = 1 << 16
 
 
-class ChannelClosed(Exception):  # noqa: N818 - the other side has ended, as it may
-    """The other side has closed its end: its process has ended."""
+class ChannelClosed(Exception):  # noqa: N818 - the peer's exit is normal
+    """The peer has closed its end: its process has exited."""
 
 
 class Channel:

@@ -20,7 +20,7 @@ REMEDIES: Final = {
 
 
 def exhausted(error: OSError) -> bool:
-    """Whether the host has no descriptor, memory or process left for this call. Not for calls that do not block, which
+    """Whether the call failed because descriptors, memory or processes are exhausted. Not for non-blocking calls, which
     fail with EAGAIN in normal operation.
     """
     return error.errno in REMEDIES

@@ -1,4 +1,4 @@
-"""What a process of ours may do, and what may be taken out of it: capabilities, its user, and its core.
+"""Privileges of samepaged's processes: capabilities, user, and protection from core dumps and debuggers.
 
 Capabilities and no_new_privs belong to the thread: call `drop` before any other is started.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "effective_capabilities", "seal"]
 
-# By number (capabilities(7), linux/capability.h). A kernel may know fewer of them, or more.
+# By number (capabilities(7), linux/capability.h). A kernel may have fewer or more of them.
 CAPABILITY_NAMES: Final = """
     CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
     NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
@@ -41,7 +41,7 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 
 class PrivilegeError(SamepagedError):
-    """The kernel refused to take a right away from this process, so it must not go on."""
+    """The kernel refused to drop a privilege of this process, so the process must exit."""
 
 
 class _Header(ctypes.Structure):
@@ -71,7 +71,7 @@ def seal() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except OSError as error:
         raise PrivilegeError(f"the size of core files cannot be limited to 0: {error.strerror}") from error
-    # The limit does not hold where cores are piped into a program (core(5)); this does.
+    # The limit does not apply if cores are piped into a program (core(5)); this does.
     _prctl("PR_SET_DUMPABLE", PR_SET_DUMPABLE, 0)
 
 
@@ -100,13 +100,13 @@ def drop(keep: Collection[str] = ()) -> None:
 
 
 def become(user: str) -> None:
-    """Go on as this user, with its group and no other, and without root's capabilities. Only root can; whoever is that
-    user already stays what they are. Raises PrivilegeError.
+    """Change to this user, with its primary group only and without root's capabilities. Requires root, unless the
+    process already runs as that user; then nothing changes. Raises PrivilegeError.
     """
     try:
         entry = pwd.getpwnam(user)
     except KeyError as error:
-        raise PrivilegeError(f"there is no user {user!r}", "create it, or name another") from error
+        raise PrivilegeError(f"user {user!r} does not exist", "create it, or name another") from error
     if os.geteuid() == entry.pw_uid:
         return
     if os.geteuid() != 0:
@@ -166,7 +166,7 @@ def _keep(bits: int) -> None:
 def _bound(bits: int) -> None:
     """Take all others out of the bounding set, which root would get back from it by execve."""
     for number in range(MAX_CAPABILITIES):
-        if _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) < 0:  # this kernel has no more
+        if _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) < 0:  # this kernel has fewer
             return
         if not bits >> number & 1:
             _prctl("PR_CAPBSET_DROP", PR_CAPBSET_DROP, number)

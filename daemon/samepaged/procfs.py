@@ -36,8 +36,8 @@ def _fields(pid: int, proc: Path) -> list[bytes]:
 
 
 def start_time(pid: int, proc: Path = PROC) -> int | None:
-    """Start time of a process in clock ticks since boot, which tells it from a later process with the same pid. None if
-    the process does not exist. Raises OSError if it cannot be read.
+    """Start time of a process in clock ticks since boot, which distinguishes it from a later process with the same pid.
+    None if the process does not exist. Raises OSError if it cannot be read.
     """
     try:
         return int(_fields(pid, proc)[START_TIME])
@@ -46,8 +46,8 @@ def start_time(pid: int, proc: Path = PROC) -> int | None:
 
 
 def has_ended(pid: int, proc: Path = PROC) -> bool:
-    """Whether the process does not exist, or has ended and was not waited for. False if /proc cannot be read: what
-    belongs to a process is cleaned up only if its end is certain.
+    """Whether the process does not exist, or has ended and was not waited for. False if /proc cannot be read: resources
+    of a process are cleaned up only if its end is certain.
     """
     try:
         fields = _fields(pid, proc)

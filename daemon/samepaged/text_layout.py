@@ -36,7 +36,7 @@ def elided(text: str, width: int) -> str:
 
 def wrapped(text: str, width: int, *, first: str = "  ", rest: str = "    ") -> list[str]:
     """`text` in lines of at most `width` columns, the first and the others indented by these. Lines are broken at
-    spaces; a word that does not fit into a line of its own is broken wherever it has to be.
+    spaces; a word longer than a line is broken at the width.
     """
     lines = [first]
     empty = True

@@ -1,4 +1,4 @@
-"""Starting a thread on a host that may have no room for one (pids.max of a control group, `ulimit -u`)."""
+"""Thread start that reports an exhausted limit (pids.max of a control group, `ulimit -u`) as an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_THREAD_REMEDY: Final = "raise TasksMax= or `ulimit -u`"
 
 
 def start(thread: threading.Thread, error_type: Callable[[str, str], SamepagedError]) -> None:
-    """Start a thread, or raise what `error_type` makes of problem and remedy."""
+    """Start a thread. On failure, raises `error_type(problem, remedy)`."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -29,8 +29,8 @@ def start(thread: threading.Thread, error_type: Callable[[str, str], SamepagedEr
 class Worker:
     """A thread that calls `target` once, and does not keep the process alive. `target` must not raise.
 
-    threading.Thread.start() waits for ever for a thread that runs out of memory before it begins. This one gives up,
-    so it can be started while a guest is suspended.
+    threading.Thread.start() waits for ever for a thread that runs out of memory before it begins. This start has a
+    timeout, so it is safe while a guest is suspended.
     """
 
     def __init__(self, target: Callable[[], None]) -> None:
@@ -42,7 +42,7 @@ class Worker:
         self._ended.set()
 
     def start(self, error_type: Callable[[str, str], SamepagedError]) -> None:
-        """Start it, or raise what `error_type` makes of problem and remedy; then `target` is never called."""
+        """Start it. On failure, raises `error_type(problem, remedy)`, and `target` is never called."""
         self._ended.clear()
         try:
             _thread.start_new_thread(self._run, ())

@@ -1,8 +1,8 @@
-"""YAML text into plain values, with the place of each: bounded in size and depth, and without surprises.
+"""YAML parser that returns plain values and their positions, with bounds on size and depth.
 
-Of YAML this takes mappings, lists and scalars. A plain scalar is a text unless YAML 1.1 and 1.2 both hold it to be
-something else: guests may be called `no`, `1:30` or `12e45`. Tags and aliases are refused: nothing here needs them, and
-aliases of aliases grow without bound.
+It accepts mappings, lists and scalars. A plain scalar is a text unless YAML 1.1 and 1.2 both define another type for
+it: a guest may have the name `no`, `1:30` or `12e45`. Tags and aliases are refused: samepaged does not need them, and
+nested aliases grow without bound.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ Path = tuple[str | int, ...]
 
 MAX_BYTES: Final = 2**20
 MAX_DEPTH: Final = 16
-# What a reload can read well within the watchdog's patience (about a second).
+# A reload reads so many well within the watchdog's timeout (in about a second).
 MAX_VALUES: Final = 20_000
 
 _NULL: Final = re.compile(r"|~|null|Null|NULL")
 _TRUE: Final = re.compile(r"true|True|TRUE")
 _FALSE: Final = re.compile(r"false|False|FALSE")
-# No leading zeros, and no more digits than any key needs: what is longer stays text, and its key refuses it.
+# Without leading zeros, and with at most as many digits as a key needs: a longer number stays text, and its key refuses
+# it.
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,39})|0x[0-9A-Fa-f]{1,39}", re.ASCII)
 _FLOAT: Final = re.compile(r"([-+]?[0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?", re.ASCII)
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -112,9 +113,9 @@ class Unreadable(Exception):  # noqa: N818 - the caller turns its problem into a
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`data` is made of dict, list, str, int, float, bool and None; `keys` and `values` say where each part is.
+    """`data` is made of dict, list, str, int, float, bool and None; `keys` and `values` have the position of each part.
 
-    `problems` are what the document itself has wrong, and `refused` the paths whose values are missing for that.
+    `problems` are the errors of the document itself, and `refused` the paths without a value because of them.
     """
 
     data: object
@@ -125,7 +126,7 @@ class Document:
 
 
 class _RefusedNode(yaml.ScalarNode):
-    """Stands for a node that is not accepted, and has the reason."""
+    """Placeholder for a node that is not accepted, with the reason."""
 
     def __init__(self, refusal: _Refusal, start: Mark, end: Mark) -> None:
         super().__init__("", "", start, end)
@@ -179,7 +180,7 @@ def read_document(text: str | bytes, *, yes_and_no: bool = False) -> Document:
     """
     node = _compose(_decoded(text))
     if node is None:
-        raise Unreadable(Place(1, 1), Defect.EMPTY, "is empty", "write {} where the defaults are meant")
+        raise Unreadable(Place(1, 1), Defect.EMPTY, "is empty", "write {} for the defaults")
     document = Document(None)
     data = _plain(node, (), document, yes_and_no=yes_and_no)
     if not isinstance(data, dict) and () not in document.refused:
@@ -225,7 +226,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _remedy(what: str) -> str:
-    # PyYAML's errors have no codes.
+    # PyYAML's errors do not have codes.
     if "alias" in what:
         return 'put a pattern in quotes, such as "*"'
     if r"'\t'" in what:
@@ -306,7 +307,7 @@ def _end(text: str) -> Place:
 
 
 def shown(value: object) -> str:
-    """`value` as a message quotes it: one line, and short however long the value is."""
+    """`value` as a message quotes it: one short line."""
     if isinstance(value, str | list):
         value = value[: _MAX_CHARACTERS + 1]
     text = _YAML_WORDS[value] if value is None or isinstance(value, bool) else repr(value)
@@ -314,7 +315,7 @@ def shown(value: object) -> str:
 
 
 def dotted(path: Path) -> str:
-    """`path` as people write it: `groups[0].name`."""
+    """`path` in its usual notation: `groups[0].name`."""
     steps = []
     for step in path:
         if isinstance(step, int):

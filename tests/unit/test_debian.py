@@ -46,6 +46,6 @@ def test_uninstall_keeps_only_the_configuration() -> None:
     def named(tool: str) -> set[str]:
         return set(re.findall(r"\$destdir\$(\w+)", (TREE / "tools" / tool).read_text()))
 
-    laid = named("install") - {"prefix"}  # of which it makes only the directory bin
+    laid = named("install") - {"prefix"}  # it creates only its directory bin
     assert laid - {"config"} == named("uninstall") - {"config"}
     assert re.search(r"rm .*\$config", (TREE / "tools/uninstall").read_text()) is None

@@ -24,7 +24,7 @@ NO_PAGES = np.empty(0, dtype=np.int64)
 
 
 class Reader:
-    """An Analysis that finds what it is told to."""
+    """An Analysis with given results."""
 
     def __init__(self, find: Callable[[], PageOwners]) -> None:
         self._find = find

@@ -164,7 +164,7 @@ def test_only_root_becomes_someone_else() -> None:
 
 
 def test_unknown_user_is_named() -> None:
-    with pytest.raises(SamepagedError, match="there is no user 'no such'; create it"):
+    with pytest.raises(SamepagedError, match="user 'no such' does not exist; create it"):
         privileges.become("no such")
 
 
@@ -183,7 +183,7 @@ def test_held_capabilities_match_proc() -> None:
 
 @as_root
 def test_kernel_refusal_is_an_error() -> None:
-    # In a user namespace without a mapping of groups nobody may change theirs (user_namespaces(7)).
+    # In a user namespace without a mapping of groups, setgroups is not allowed (user_namespaces(7)).
     program = "import samepaged.privileges as p\ntry: p.become('nobody')\nexcept p.PrivilegeError as e: print(e)"
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-I", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

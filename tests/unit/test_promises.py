@@ -1,4 +1,4 @@
-"""What SECURITY.md and the threat model promise is held by tests that exist."""
+"""The promises of SECURITY.md and the threat model are held by tests that exist."""
 
 from __future__ import annotations
 

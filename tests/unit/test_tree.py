@@ -18,7 +18,7 @@ MACHINE_PATH = re.compile(rb"(?<![\w/.$})-])/(?:root|work)/")
 
 
 def files(tree: Path) -> list[Path]:
-    """Every file of ours: not what tools made, nor what they keep in hidden directories other than the CI's."""
+    """Every file of the project, without generated files and hidden directories of tools other than the CI's."""
     found = []
     for path in sorted(tree.iterdir()):
         if path.name in NOT_OURS or path.suffix in BUILT:

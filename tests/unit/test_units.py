@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
-# What polkitd offers to a rule (polkit(8)), as far as ours asks for it.
+# The objects that polkitd offers to a rule (polkit(8)), as far as ours asks for it.
 POLKIT = """
 var rules = [];
 var polkit = {
@@ -154,7 +154,7 @@ def test_unit_recovers_at_start_and_stop() -> None:
     for key, wait in (("ExecStartPre", ["--wait", "10"]), ("ExecStopPost", ["--wait", "20"])):
         (line,) = SCANNER.all(key)
         assert line.removeprefix("-").split()[1:] == ["recover", *wait, "--config", "/etc/samepaged/config.yaml"]
-    # A recover that fails keeps nobody from starting, and the journal is there for the next.
+    # A failed recover does not prevent a start, and the journal is there for the next.
     assert SCANNER.all("ExecStartPre")[0].startswith("-")
     assert SCANNER.all("RuntimeDirectoryPreserve") == ["yes"]
 

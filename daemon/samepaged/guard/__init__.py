@@ -1,1 +1,1 @@
-"""The dead man's switch: the guard process, its journal, and resuming guests after a crash."""
+"""Dead man's switch: the guard process, its journal, and the resumption of guests after a crash."""

@@ -1,4 +1,4 @@
-"""Dumps without a reader: libvirt waits for one, and holds the domain meanwhile."""
+"""Abandoned dumps: libvirt waits for a reader of the pipe, and keeps the domain paused until then."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["release"]
 
 log = logging.getLogger(__name__)
 
-# Seconds for which a pipe has a reader again: for a writer that is about to open it.
+# Seconds for which a pipe gets a reader, so that a pending writer can open it.
 READER_SECONDS: Final = 0.1
-# Seconds for which opening is retried while the host has no descriptor left, and between two attempts.
+# Seconds for which opening is retried while descriptors are exhausted, and between two attempts.
 PATIENCE_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.05
 
 
 def release(directory: Path, ended: int | None = None) -> None:
     """Remove the pipes that dumps of ended samepaged processes, or of pid `ended`, left in `directory`. A writer that
-    waits for a reader (fifo(7)) gets one for a moment, and then fails; a later writer finds no pipe.
+    waits for a reader (fifo(7)) gets one for a moment, and then fails; a later writer fails because the pipe is gone.
     """
     readers: list[int] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -51,8 +51,8 @@ def release(directory: Path, ended: int | None = None) -> None:
 
 
 def _take(directory: Path, ended: int | None, readers: list[int]) -> None:
-    """Open the pipe in each directory, and remove both. Raises OSError if one must be tried again: without a reader,
-    libvirt would wait for ever on a pipe without a name.
+    """Open the pipe in each directory, and remove both. Raises OSError if a pipe must be tried again: without a reader,
+    libvirt would wait for ever on an unlinked pipe.
     """
     for left in [path for path in directory.iterdir() if path.match("dump-*-*")]:
         pid = left.name.split("-")[1]

@@ -29,17 +29,17 @@ __all__ = ["GUARD_MARGIN_SECONDS", "Guard", "GuardClient"]
 
 log = logging.getLogger(__name__)
 
-# Seconds after the longest pause that was meant, before the guard takes the guest from the scanner.
+# Seconds after the longest intended pause until the guard resumes the guest itself.
 GUARD_MARGIN_SECONDS: Final = 1.0
-# Seconds for which an answer is waited: the guard may have to connect to libvirt first, which may take 15.
+# Timeout of an answer in seconds: the guard may have to connect to libvirt first, which may take 15.
 ANSWER_SECONDS: Final = 20.0
-# One that was asked to forget a guest does nothing else first.
+# Timeout of the answer to `disarm`, which the guard sends at once.
 SHORT_ANSWER_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.1
 
 
 class Guard(Protocol):
-    """A guard as suspending sees it."""
+    """Interface of the guard for `Suspender`."""
 
     def arm(self, name: str, uuid: str, number: int, seconds: float, *, dumping: bool) -> None:
         """As in GuardClient."""
@@ -58,8 +58,8 @@ class Guard(Protocol):
 
 
 class GuardClient:
-    """The guard process as the scanner sees it: started before the first suspension, and anew where it has ended. Its
-    journal lies in `directory`. `give_up` ends the waiting for its answer.
+    """Client of the guard process: starts it before the first suspension, and again if it has exited. Its journal is in
+    `directory`. If `give_up` returns True, the client stops waiting for an answer.
     """
 
     def __init__(self, uri: str, directory: Path, give_up: Callable[[], bool] = lambda: False) -> None:
@@ -76,10 +76,10 @@ class GuardClient:
             raise no_resources(str(BOOT_ID), error) from error
 
     def start(self) -> None:
-        """Start the process, and do not wait for it. Raises OSError."""
+        """Start the process without waiting for it. Raises OSError."""
         channel, other = Channel.pair()
         arguments = [self.uri, str(self._journal.path), str(os.getpid())]
-        # -I: neither the working directory nor the environment says what is imported.
+        # -I: neither the working directory nor the environment affects imports.
         command = [sys.executable, "-I", "-m", "samepaged.guard.server", *arguments]
         try:
             with contextlib.closing(other):
@@ -98,8 +98,8 @@ class GuardClient:
         self._channel = channel
 
     def arm(self, name: str, uuid: str, number: int, seconds: float, *, dumping: bool) -> None:
-        """A guest is about to be suspended for no more than so many seconds: note it, and have the guard watch it.
-        `number` is its id of libvirt's. Raises GuestError where it must not be suspended.
+        """Record a guest that will be suspended for at most `seconds` in the journal, and arm the guard for it.
+        `number` is libvirt's id of the domain. Raises GuestError if the guest must not be suspended.
         """
         entry = Entry(self.uri, uuid, number, name, self._boot)
         self._journal.write(entry)
@@ -143,8 +143,8 @@ class GuardClient:
         )
 
     def suspended(self, name: str) -> None:
-        """The call that suspends has returned: the time runs from here. Raises GuestError where the guard has ended
-        since it was armed: the guest has to be resumed at once.
+        """Report that the suspend call has returned; the timeout starts now. Raises GuestError if the guard has exited
+        since it was armed: the caller must resume the guest at once.
         """
         try:
             self._send(suspended=self._number)
@@ -154,36 +154,36 @@ class GuardClient:
             ) from error
 
     def dump_ended(self) -> None:
-        """The dump is not read any more: from here on the guard resumes the guest itself if it is overdue."""
+        """Report the end of the dump: from now on, the guard resumes an overdue guest itself."""
         with contextlib.suppress(ChannelClosed):
             self._send(dump_ended=self._number)
 
     def leave_open(self) -> None:
-        """The guest is not known to run: the journal keeps the entry, and the guard works on it, too."""
+        """Leave the journal entry open, because the guest may be suspended. The guard then also tries to settle it."""
         path = self._journal.leave_open()
         with contextlib.suppress(ChannelClosed):
             self._send(left_open=self._number, path=None if path is None else str(path))
 
     def disarm(self) -> bool:
-        """The guest runs again. Whether it was the guard that resumed it."""
+        """Report that the guest runs again. Returns whether the guard resumed it."""
         try:
             self._send(disarm=self._number)
             answer = self._receive(SHORT_ANSWER_SECONDS, even_if_stopping=True)
         except ChannelClosed:
             self.abandon()
             answer = {}
-        if answer is None:  # it hangs: the next suspension gets another
+        if answer is None:  # it hangs: the next suspension starts another guard
             self.abandon()
         self._journal.clear()
         return bool(answer and answer.get("resumed"))
 
-    def _send(self, **message: Any) -> None:  # noqa: ANN401 - what JSON can say
+    def _send(self, **message: Any) -> None:  # noqa: ANN401 - any JSON value
         if self._channel is None:
             raise ChannelClosed
         self._channel.send(**message)
 
     def _receive(self, seconds: float, *, even_if_stopping: bool = False) -> dict[str, Any] | None:
-        """The answer to what was asked last; None where it does not come."""
+        """Return the answer to the last request, or None after the timeout."""
         if self._channel is None:
             raise ChannelClosed
         deadline = time.monotonic() + seconds
@@ -196,7 +196,7 @@ class GuardClient:
         return None
 
     def abandon(self) -> None:
-        """End a guard that is of no use. Only where nobody is suspended."""
+        """Kill a guard that does not work. Only valid while no guest is suspended."""
         channel, self._channel = self._channel, None
         pid, self._pid = self._pid, None
         if pid is not None:
@@ -207,7 +207,7 @@ class GuardClient:
             channel.close()
 
     def close(self, *, wait: bool = True) -> None:
-        """Let the guard end; it does so at once, unless it has an open entry to work on: then do not `wait`."""
+        """Let the guard exit. It exits at once, unless it has an open entry to settle: then do not `wait`."""
         channel, self._channel = self._channel, None
         pid, self._pid = self._pid, None
         if channel is not None:
@@ -218,7 +218,7 @@ class GuardClient:
 
     @staticmethod
     def _wait_for(pid: int) -> None:
-        """Wait for its end, with a bound: a process in uninterruptible sleep takes no signal."""
+        """Wait for its exit, with a timeout: a process in uninterruptible sleep does not receive signals."""
         deadline = time.monotonic() + SHORT_ANSWER_SECONDS
         while time.monotonic() < deadline:
             try:

@@ -42,25 +42,25 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RuntimeDirectory:
-    """A directory in which files can be made. `fallback_reason`: why it is not the configured one; empty if it is."""
+    """A writable directory. `fallback_reason` is the reason for a substitute; empty for the configured directory."""
 
     path: Path
     fallback_reason: str
 
 
 def candidate_directories(configured: Path) -> list[Path]:
-    """The directories of a run's files, in order: the configured one, then the substitutes if it cannot be used. Files
-    that an earlier run left may be in any of them.
+    """The candidates for the runtime directory, in order: the configured one, then its substitutes. Each may have files
+    of an earlier run.
     """
     own = os.environ.get("XDG_RUNTIME_DIR", "")
     others = [Path(own) / "samepaged"] if own.startswith("/") else []
-    with contextlib.suppress(FileNotFoundError):  # no directory for temporary files can be written
+    with contextlib.suppress(FileNotFoundError):  # no writable directory for temporary files
         others.append(Path(tempfile.gettempdir()) / f"samepaged-{os.geteuid()}")
     return [configured, *others]
 
 
 def runtime_directory(configured: Path) -> RuntimeDirectory:
-    """The first of the places in which files can be made. Raises SamepagedError if there is none."""
+    """Return the first writable candidate. Raises SamepagedError if all fail."""
     troubles: list[str] = []
     for path in candidate_directories(configured):
         try:
@@ -68,12 +68,12 @@ def runtime_directory(configured: Path) -> RuntimeDirectory:
             if path != configured:
                 _check_owner(path)
             with tempfile.TemporaryFile(dir=path, buffering=0) as file:
-                file.write(bytes(512))  # a disk may have an inode left, and no block
+                file.write(bytes(512))  # a disk may have a free inode, but not a free block
                 return RuntimeDirectory(
                     path, f"files cannot be created in {', or in '.join(troubles)}" if troubles else ""
                 )
         except OSError as error:
-            if exhausted(error):  # the same everywhere: another directory would not help
+            if exhausted(error):  # another directory would not help
                 raise no_resources(f"a file in {path}", error) from error
             troubles.append(f"{path} ({error.strerror or error})")
     raise SamepagedError(
@@ -82,27 +82,28 @@ def runtime_directory(configured: Path) -> RuntimeDirectory:
 
 
 def _check_owner(path: Path) -> None:
-    # In a directory that all may write to, somebody else may have been quicker.
+    # In a world-writable directory, another user may have created it first.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(f"the directory is not private to this user: {path}")
 
 
 PATTERN: Final = "suspended-*-*"
-# An entry is a few hundred bytes; what is longer is not ours.
+# An entry has a few hundred bytes; a longer file is not from samepaged.
 MAX_FILE_BYTES: Final = 1 << 16
-UUID: Final = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")  # as libvirt reads them
+UUID: Final = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")  # the forms that libvirt accepts
 MAX_DOMAIN_ID: Final = 2**31 - 1
 
 
 class JournalError(SamepagedError):
-    """A file of the journal says nothing that can be understood."""
+    """A file of the journal is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A guest that is about to be suspended, or is. The UUID alone would also be that of the guest's next life:
-    libvirt's id is new with each start of a domain, and counts anew with each boot.
+    """A guest that is suspended, or about to be. The UUID does not change when the domain is restarted, so the entry
+    has libvirt's id as well, which is new with each start of the domain, and the boot id, because the ids restart at
+    each boot.
     """
 
     uri: str
@@ -112,12 +113,12 @@ class Entry:
     boot: str
 
     def line(self) -> bytes:
-        """The entry as it stands in the file."""
+        """The entry as a line of the file."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def parse(cls, line: bytes) -> Self:
-        """The entry of a file's content. Raises JournalError."""
+        """Parse a file's content. Raises JournalError."""
         try:
             found: Any = json.loads(line) if line.endswith(b"\n") and len(line) <= MAX_FILE_BYTES else None
         except (ValueError, RecursionError):
@@ -133,7 +134,7 @@ class Entry:
 
 
 def is_c_string(text: str) -> bool:
-    """Whether libvirt can be told it: whoever recovers must not fail on what it cannot even ask about."""
+    """Whether libvirt's C API accepts the text; recovery must not fail on an entry that it cannot look up."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -168,12 +169,14 @@ class Journal:
             raise no_resources(f"/proc/{pid}/stat", error) from error
         self.path = directory / f"suspended-{pid}-{started}"
         self._file: int | None = None
-        # The file holds an open entry, which must not be written over: of this journal, or of one before it in this
-        # process that could not rename it.
+        # The file has an open entry that must not be overwritten: of this journal, or of an earlier one in this process
+        # that could not rename it.
         self._to_rename = _has_content(self.path)
 
     def write(self, entry: Entry) -> None:
-        """Note a guest, before it is suspended. Raises GuestError where that cannot be done: then it must not be."""
+        """Write and sync the entry of a guest before its suspension. Raises GuestError on failure: then the guest must
+        not be suspended.
+        """
         try:
             if self._to_rename:
                 self._rename()
@@ -193,14 +196,14 @@ class Journal:
             ) from error
 
     def clear(self) -> None:
-        """The guest runs again. Not synced: an entry of a guest that runs harms nobody."""
+        """Clear the entry after the resume. Not synced: the entry of a running guest is harmless."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, 0)
 
     def leave_open(self) -> Path | None:
-        """Leave the current entry open, and begin another file with the next entry. Gives the file of the open entry,
-        or None if renaming failed: then the next `write` tries again first.
+        """Leave the current entry open, and start another file with the next entry. Returns the file of the open entry,
+        or None if the rename failed: then the next `write` tries again first.
         """
         opened, self._file = self._file, None
         if opened is not None:
@@ -215,7 +218,7 @@ class Journal:
         """Give the file the first free number of this process: another journal of it may have used some."""
         numbered = (self.path.with_name(f"{self.path.name}-{number}") for number in itertools.count(1))
         path = next(path for path in numbered if not path.exists())
-        with contextlib.suppress(FileNotFoundError):  # swept meanwhile: there is nothing to preserve
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile: nothing to preserve
             self.path.rename(path)
         self._to_rename = False
         return path
@@ -253,15 +256,15 @@ def _create(path: Path) -> int:
 def _overwrite(file: int, line: bytes) -> None:
     os.ftruncate(file, 0)
     written = os.pwrite(file, line, 0)
-    if written != len(line):  # a full disk may take a part; the next write then says why
+    if written != len(line):  # a full disk may accept a part; the next write then raises the error
         os.pwrite(file, line[written:], written)
     os.fdatasync(file)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenEntry:
-    """An open entry and its file. `since` is the time of the suspend call, in seconds of the Unix epoch. One that is
-    `in_memory` is known from a message: its file may have been lost.
+    """An open entry and its file. `since` is the time of the suspend call, in seconds of the Unix epoch. An entry with
+    `in_memory` comes from a message; its file may be lost.
     """
 
     path: Path
@@ -271,7 +274,7 @@ class OpenEntry:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still open: another process of samepaged that has settled it has removed the file."""
+        """Whether it is still open: a samepaged process that settles it removes the file."""
         return self.in_memory or self.path.exists()
 
     def clear(self) -> None:
@@ -287,9 +290,8 @@ def is_orphaned(name: FileName) -> bool:
 def open_entries(
     directory: Path, selects: Callable[[FileName], bool] = is_orphaned, *, remove_closed: bool = False
 ) -> Iterator[OpenEntry | JournalError]:
-    """The open entries in the files whose names `selects` accepts. A file that cannot be understood is given as an
-    error, and stays. `remove_closed` removes files of ended processes without an entry, or with one of another boot,
-    whose guests are gone.
+    """Yield the open entries of the files with a name that `selects` accepts. An invalid file yields an error, and
+    stays. With `remove_closed`, files of ended processes are removed if they are empty or from an earlier boot.
     """
     try:
         # Not Path.glob, which from Python 3.13 on takes a directory that cannot be opened for an empty one.

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Between two steps: the least wait, and the most while there is an entry, and while there is none.
 MIN_STEP_SECONDS: Final = 0.01
 MAX_BUSY_STEP_SECONDS: Final = 0.3
-# After this, no further entry is looked at before the thread is started.
+# After this time, the remaining entries are left to the thread.
 MAX_FIRST_STEP_SECONDS: Final = 5.0
 MAX_IDLE_STEP_SECONDS: Final = 1.0
 
@@ -45,7 +45,7 @@ def journal_directories(configured: Path) -> Iterator[Path]:
 
 
 def restore_ksm_and_dumps(configured: Path) -> None:
-    """Undo what ended processes left: restart KSM, and end their dumps, which keep guests paused."""
+    """Clean up after ended processes: restart KSM, and end their dumps, which keep guests paused."""
     for directory in journal_directories(configured):
         ksm.restore(directory)
         release(directory)
@@ -59,14 +59,14 @@ def _pending_line(pending: PendingEntry) -> str:
 
 
 def _charge(settled: Iterable[ResolvedEntry]) -> None:
-    """Take the time for which guests were seen suspended off their drift budgets."""
+    """Charge the observed paused time of guests to their drift budgets."""
     for one in settled:
         if one.paused_seconds:
             PauseLedger(one.open_entry.path.parent).add(one.open_entry.entry.uuid, one.paused_seconds)
 
 
 def _living_process_lines(configured: Path) -> Iterator[str]:
-    """A line for each open entry that a living process works on."""
+    """Yield a line for each open entry that a running process is settling."""
     for directory in journal_directories(configured):
         for found in open_entries(directory, lambda name: name.number is not None and not is_orphaned(name)):
             if isinstance(found, OpenEntry):
@@ -75,9 +75,9 @@ def _living_process_lines(configured: Path) -> Iterator[str]:
 
 
 def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = None) -> list[str]:
-    """Settle every entry of processes that have ended, until `give_up`; libvirt is asked at `uri`, or where the entry
-    says. Gives a line for each that is still open, and for each file that could not be dealt with. Without an entry,
-    libvirt is not asked.
+    """Settle each entry of ended processes, until `give_up` returns True. Connects to `uri`, or to the URI of the
+    entry; without an entry it does not connect. Returns a line for each entry that is still open, and for each file
+    that could not be processed.
     """
     restore_ksm_and_dumps(configured)
     entries = ResumeQueue(lambda: journal_directories(configured), uri=uri, stop=give_up)
@@ -95,11 +95,11 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
 
 
 class Recovery:
-    """Works on open entries beside the scans, for as long as samepaged runs: on those that processes which have ended
-    left in `configured` and its substitutes, and on those that this process leaves open.
+    """Settles open entries in the background while samepaged runs: entries of ended processes in `configured` and its
+    substitutes, and entries that this process leaves open.
 
-    `on_change` is called in the recovery's thread with what is pending, whenever that changes, and `on_settled` with
-    each settled entry.
+    `on_change` is called in the recovery's thread with the pending entries when they change, and `on_settled` with each
+    settled entry.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Recovery:
         return name.number is not None if own else is_orphaned(name)
 
     def add_directory(self, configured: Path) -> None:
-        """Another directory is configured from now on. What is open in the earlier ones is worked on all the same."""
+        """Add a directory after a reload. Open entries in the earlier ones are still settled."""
         if configured not in self._configured:
             self._configured.append(configured)
 
@@ -143,7 +143,9 @@ class Recovery:
         return self._queue.has_guest(uuid)
 
     def start(self) -> None:
-        """Look at each entry once, and go on in a thread. If none can be started, `step` has to be called."""
+        """Check each entry once, and continue in a thread. If the thread cannot be started, the caller must call
+        `step`.
+        """
         restore_ksm_and_dumps(self._configured[-1])
         self._step_deadline = time.monotonic() + MAX_FIRST_STEP_SECONDS
         self.step()
@@ -163,12 +165,12 @@ class Recovery:
             self._stopping.wait(min(max(self._queue.due_time - time.monotonic(), MIN_STEP_SECONDS), least))
 
     def step_without_thread(self) -> None:
-        """One step, unless a thread of its own does it."""
+        """Do one step, unless the recovery has its own thread."""
         if self._thread is None:
             self.step()
 
     def step(self, *, search: bool = False) -> None:
-        """Look at each entry that is due, as OpenEntries.step does."""
+        """Check each entry that is due, as ResumeQueue.step does."""
         try:
             for one in self._queue.step(search=search):
                 self._settled(one)
@@ -176,12 +178,12 @@ class Recovery:
             if pending != self._reported:
                 self._reported = pending
                 self._changed(pending)
-        except Exception:  # the thread must outlive any fault of one step
+        except Exception:  # an error of one step must not end the thread
             log.exception("recovery step failed, retrying")
 
     def close(self, seconds: float) -> None:
-        """Work on the open entries for so many seconds at most, then leave them to the guard and to `samepaged
-        recover`. Raises OpenEntriesError if there are any left.
+        """Settle open entries for at most `seconds`, then leave them to the guard and to `samepaged recover`. Raises
+        OpenEntriesError if entries are still open.
         """
         self._stopping.set()
         if self._thread is not None:

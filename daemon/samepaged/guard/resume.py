@@ -1,10 +1,9 @@
-"""Settling one open journal entry: resuming its guest if it is paused, and finding out that nothing can suspend it any
-more.
+"""Settlement of one open journal entry: resume the guest if it is paused, and verify that no suspend call is pending.
 
-libvirt carries out a suspend call even if the client that made it is dead, and however late QEMU answers. So a guest
-that runs, or is paused for another reason, proves nothing while its monitor is busy. An entry is settled when QEMU's
-monitor has answered a harmless question after the caller's end (libvirt's workers have then begun each earlier call),
-and the monitor has been free for IN_FLIGHT_SECONDS since.
+libvirt carries out a suspend call even if the client that made it is dead, and however late QEMU answers. So the state
+of a guest is not conclusive while its monitor is busy. An entry is settled when QEMU's monitor has answered a harmless
+query after the caller's end (libvirt's workers have then begun each earlier call), and the monitor has been free for
+IN_FLIGHT_SECONDS since.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ __all__ = ["TRANSIENT_REASONS", "ResumeOutcome", "ResumeTask"]
 
 log = logging.getLogger(__name__)
 
-# Failures of a resume that may pass. The others say that the guest is not ours to resume any more.
+# Transient failures of a resume. After any other failure, samepaged must not resume the guest.
 TRANSIENT_REASONS: Final = frozenset(
     {
         *(Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_ANSWER, Reason.MONITOR_BUSY),
@@ -40,14 +39,14 @@ TRANSIENT_REASONS: Final = frozenset(
 # A suspend call that waits for the domain's job gets it as soon as the job is free, or fails.
 IN_FLIGHT_SECONDS: Final = 5.0
 # A call that was begun waits for half a minute for a job (QEMU_JOB_WAIT_TIME): behind a longer job, such as a
-# migration, none of ours is left.
+# migration, none of samepaged's calls is left.
 BEHIND_JOB_SECONDS: Final = 40.0
-# So long a query of another client may occupy the monitor without being taken for a hang.
+# Longest time that a query of another client may occupy the monitor before it counts as a hang.
 SHORT_JOB_SECONDS: Final = 0.5
-# A call of ours that has not returned is not made again for so long: libvirt waits for the job as long, and each call
-# occupies one of libvirtd's workers.
+# A call of samepaged that has not returned is repeated only after this time: libvirt waits for the job as long, and
+# each call occupies one of libvirtd's workers.
 UNANSWERED_SECONDS: Final = 31.0
-# Between two looks: while the end is near, and once the guest has been hanging for longer.
+# Poll intervals: at first, and after FAST_POLL_SECONDS.
 POLL_SECONDS: Final = 0.03
 SLOW_POLL_SECONDS: Final = 0.3
 FAST_POLL_SECONDS: Final = 10.0
@@ -67,17 +66,17 @@ class ResumeOutcome(Enum):
     RUNNING = auto()
     """It runs, and no suspend call is under way."""
     NOT_OURS = auto()
-    """It is gone, has been started anew, or is in a state that is not a pause by samepaged: it stays so."""
+    """It has ended, was restarted, or has a state that is not a pause by samepaged: it is left unchanged."""
     RESOLVED_ELSEWHERE = auto()
     """Another process of samepaged has settled the entry."""
 
 
 @dataclass
 class ResumeTask:
-    """Resumes the guest of one open entry. Call `poll` at `due_time` (of `clock`, in seconds) until it gives an
+    """Resumes the guest of one open entry. Call `poll` at `due_time` (of `clock`, in seconds) until it returns an
     outcome.
 
-    With `in_flight` the suspend call may be yet to come; without, it is known to have returned.
+    With `in_flight` the suspend call may still be pending; otherwise it has returned.
     """
 
     open_entry: OpenEntry
@@ -85,12 +84,12 @@ class ResumeTask:
     in_flight: bool = True
     clock: Callable[[], float] = time.monotonic
     other_uri: bool = False
-    """Whether another libvirt is asked than that of the entry: it may not know the domain."""
+    """Whether the connection is to another URI than the entry's, where the domain may not exist."""
     due_time: float = field(default=0.0, init=False)
     progress: str = field(default="not checked yet", init=False)
-    """What is known, as a phrase for people."""
+    """The progress, as a phrase for messages."""
     paused_seconds: float = field(default=0.0, init=False)
-    """For how long the guest was seen paused."""
+    """Seconds for which the guest was observed paused."""
     resumed: bool = field(default=False, init=False)
     """Whether the guest was resumed here."""
     _started: float = field(default=0.0, init=False)
@@ -107,7 +106,7 @@ class ResumeTask:
         self._started = self.due_time = self.clock()
 
     def poll(self) -> ResumeOutcome | None:
-        """Look once, and resume the guest if it is paused. Gives the outcome once the entry is settled."""
+        """Check the guest once, and resume it if it is paused. Returns the outcome when the entry is settled."""
         try:
             outcome = self._poll()
         except (GuestError, HypervisorError) as error:
@@ -134,8 +133,8 @@ class ResumeTask:
         self._quiet_since, self._behind_since, self._answered, self._contended = None, None, False, True
 
     def _may_call(self) -> bool:
-        """Whether to make a call that may wait for QEMU or for the domain's job: not while an earlier one has not
-        returned. `_call_started` is reset after the call.
+        """Whether a call that may wait for QEMU or for the domain's job is allowed: not while an earlier call is
+        pending. `_call_started` is reset after the call.
         """
         if (
             self._call_started is not None
@@ -174,7 +173,7 @@ class ResumeTask:
         state = domain.state()
         self._add_paused_time(state)
         if control is ControlState.OCCUPIED:
-            # An error of the control interface has no time.
+            # An error of the control interface is without a time.
             if not 0 < since < SHORT_JOB_SECONDS:
                 self._restart_watch()
                 self.progress = QUEUED_TEXT
@@ -197,11 +196,11 @@ class ResumeTask:
         self._call_started = None
         self.resumed = True
         self._add_paused_time(RunState.RUNNING)
-        # A suspend call that was seen to wait may be another one than that which has suspended it.
+        # The suspend call that was observed waiting may not be the one that suspended the guest.
         return None if self._contended and self.in_flight else ResumeOutcome.RUNNING
 
     def _is_quiet(self, domain: Domain, control: ControlState) -> bool:
-        """Whether no suspend call can be under way any more."""
+        """Whether it is certain that no suspend call is pending."""
         if not self._may_call():
             return False
         if not self._answered:
@@ -218,7 +217,7 @@ class ResumeTask:
         return now - self._quiet_since >= IN_FLIGHT_SECONDS
 
     def _add_paused_time(self, state: RunState) -> None:
-        """Add up for how long the guest is seen paused."""
+        """Add the time for which the guest is observed paused."""
         now = self.clock()
         if self._paused_since is not None:
             self.paused_seconds += now - self._paused_since

@@ -1,4 +1,4 @@
-"""The queue of open journal entries whose guests are to be resumed: for guard, daemon and `samepaged recover`."""
+"""Queue of open journal entries with guests to resume: for guard, daemon and `samepaged recover`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["PendingEntry", "ResolvedEntry", "ResumeQueue"]
 
 log = logging.getLogger(__name__)
 
-# Between two looks for new entries.
+# Interval of the search for new entries.
 SEARCH_SECONDS: Final = 0.5
 
 
@@ -39,7 +39,7 @@ class PendingEntry:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedEntry:
-    """A resolved entry, its outcome, and the seconds for which the guest was seen paused."""
+    """A resolved entry, its outcome, and the seconds for which the guest was observed paused."""
 
     open_entry: OpenEntry
     outcome: ResumeOutcome
@@ -47,8 +47,8 @@ class ResolvedEntry:
 
 
 class ResumeQueue:
-    """Resumes the guests of the open entries below `directories` whose file names `selects` accepts. It connects to
-    `uri`, or to the URI of the entry. `stop` is polled while it waits for libvirt.
+    """Resumes the guests of the open entries below `directories` with a file name that `selects` accepts. It connects
+    to `uri`, or to the URI of the entry. `stop` is polled while it waits for libvirt.
 
     `step` is for one thread; `pending` and `has_guest` for any.
     """
@@ -78,7 +78,7 @@ class ResumeQueue:
 
     @property
     def problems(self) -> list[str]:
-        """Files that could not be read, understood or removed: a line each."""
+        """A line for each file that could not be read, parsed or removed."""
         return list(self._problems)
 
     @property
@@ -121,8 +121,8 @@ class ResumeQueue:
             log.error("journal file unusable%s", details(error=line))
 
     def step(self, *, search: bool = False) -> list[ResolvedEntry]:
-        """Poll each entry that is due, once; gives the resolved ones. New entries are searched for every
-        SEARCH_SECONDS, or now with `search`.
+        """Poll each due entry once, and return the resolved ones. New entries are searched for every SEARCH_SECONDS, or
+        now with `search`.
         """
         now = self._clock()
         if search or now >= self._search_due:
@@ -131,7 +131,7 @@ class ResumeQueue:
                 self.add(found)
         settled = []
         for number, (path, work) in enumerate(list(self._tasks.items())):
-            if number and self._stop():  # the first is looked at in any case
+            if number and self._stop():  # the first is polled in any case
                 break
             if work.due_time <= self._clock():
                 outcome = work.poll()
@@ -161,7 +161,7 @@ class ResumeQueue:
 
     @property
     def due_time(self) -> float:
-        """When `step` is to be called next, of the clock."""
+        """Time of the next call of `step`, on the clock."""
         return min([self._search_due, *(work.due_time for work in self._tasks.values())])
 
     def close(self) -> None:

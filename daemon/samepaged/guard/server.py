@@ -1,9 +1,9 @@
-"""The guard: a small process that resumes the guest which the scanner has suspended, if the scanner dies or hangs.
+"""The guard: a small process that resumes the suspended guest if the scanner dies or hangs.
 
-A dead man's switch with a libvirt connection of its own. The scanner tells it over a socket which guest it is about to
-suspend and for how long. When the socket closes, or the time is over, the guard resumes the guest: never one that it
-was not told of, nor one that was started anew or paused for another reason meanwhile. It also works on the journal
-entries that the scanner leaves open, and ends only when the last of them is settled.
+A dead man's switch with a libvirt connection of its own. Before a suspension, the scanner sends the guest and the
+timeout over a socket. When the socket closes or the timeout expires, the guard resumes the guest. It does not resume
+any other guest, or a guest that was restarted or paused for another reason meanwhile. It also settles the journal
+entries that the scanner leaves open, and exits only when the last of them is settled.
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ __all__ = ["GuardServer", "main"]
 
 log = logging.getLogger(__name__)
 
-# What a terminal, a shell or a service manager sends to all of a group: the guard outlives the scanner, then it leaves.
+# Signals that a terminal, a shell or a service manager sends to a whole group. The guard outlives the scanner, then
+# exits.
 IGNORED_SIGNALS: Final = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU),
-    signal.SIGABRT,  # systemd's watchdog sends it to all of the unit, and not to the process that hangs alone
+    signal.SIGABRT,  # systemd's watchdog sends it to the whole unit, not only to the hung process
 )
 
 
-# After the deadline, for which a scanner in a dump may take to end it: QEMU may hang, and the host may be busy.
+# Seconds after the deadline for a scanner to end its dump: QEMU may hang, and the host may be busy.
 DUMP_SECONDS: Final = 2.0
-# Between two looks at a scanner that hangs in a dump and was killed.
+# Poll interval for a scanner that hung in a dump and was killed.
 POLL_SECONDS: Final = 1.0
-# Between two steps of the work on open entries.
+# Shortest and longest wait between two steps of the recovery.
 STEP_SECONDS: Final = (0.01, 0.3)
 
 
@@ -73,8 +74,8 @@ class _Watch:
 
 
 class GuardServer:
-    """Acts on the scanner's messages. `kill_scanner` ends a scanner that hangs in the middle of a dump: QEMU then waits
-    for it to read, and cannot be resumed before.
+    """Handles the scanner's messages. `kill_scanner` kills a scanner that hangs during a dump: QEMU waits for its
+    reader, and cannot be resumed until then.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class GuardServer:
         self._settled_at = 0.0  # of the current suspension's entry, after the scanner's end
 
     def run(self) -> None:
-        """Listen until the scanner has ended; then settle what it left."""
+        """Serve until the scanner exits; then settle its open entries."""
         try:
             while True:
                 message = self._channel.receive(self._timeout_seconds())
@@ -137,7 +138,7 @@ class GuardServer:
                 self._channel.send(disarmed=number, resumed=resumed)
 
     def _arm(self, watch: _Watch) -> None:
-        # Without a connection of its own the guard could not resume: then nothing is suspended.
+        # Without its own connection the guard could not resume a guest, so it refuses.
         try:
             self._hypervisor.connect()
         except HypervisorError as error:
@@ -147,12 +148,12 @@ class GuardServer:
         self._channel.send(armed=watch.number)
 
     def _resume_overdue(self) -> None:
-        """The deadline has passed, and the scanner has not said that it resumed the guest."""
+        """Resume the guest after the deadline, because the scanner has not reported a resume."""
         watch = self._watch
         if watch is None:
             return
         if watch.dumping and time.monotonic() < watch.deadline + DUMP_SECONDS:
-            # A scanner that is alive gives the dump up by itself, and says so.
+            # A live scanner aborts the dump by itself, and reports it.
             self._look_at = watch.deadline + DUMP_SECONDS
             return
         if watch.dumping:
@@ -163,7 +164,7 @@ class GuardServer:
         if watch.resume_task is None:
             watch.resume_task = self._resume_task(watch)
         outcome = self._poll(watch.resume_task)
-        # One that runs is looked at again: a scanner that stood still before it called may yet suspend it.
+        # A running guest is polled again: a scanner that was stopped before its suspend call may still suspend it.
         self._look_at = watch.resume_task.due_time
         if watch.resume_task.resumed and not watch.resumed:
             entry = watch.entry
@@ -171,7 +172,7 @@ class GuardServer:
             text = "scanner missed the deadline, guard resumed the guest%s"
             log.error(text, details(domain=entry.name), extra=extra)
             watch.resumed = True
-        # The scanner clears the journal when it disarms: its file may have another entry by now.
+        # The scanner clears the journal when it disarms: the file may have another entry by then.
         watch.resolved = outcome in {ResumeOutcome.RESUMED, ResumeOutcome.NOT_OURS}
         if outcome is ResumeOutcome.RUNNING:
             watch.resume_task = None
@@ -183,7 +184,7 @@ class GuardServer:
     def _poll(settling: ResumeTask) -> ResumeOutcome | None:
         try:
             return settling.poll()
-        except Exception:  # no fault of one look may end the guard
+        except Exception:  # an error of one poll must not end the guard
             log.exception("guest check failed, retrying%s", details(domain=settling.open_entry.entry.name))
             settling.due_time = time.monotonic() + POLL_SECONDS
             return None
@@ -191,29 +192,29 @@ class GuardServer:
     def _left_open(self, watch: _Watch, path: str | None) -> OpenEntry:
         if path is not None:
             return OpenEntry(Path(path), watch.entry, time.time())
-        # The file could not be renamed and is still the scanner's, which is to write into it.
+        # The file could not be renamed, and the scanner will write to it again.
         stand_in = self._journal.with_name(f"{self._journal.name}-unnamed-{watch.number}")
         return OpenEntry(stand_in, watch.entry, time.time(), in_memory=True)
 
     def _entry(self, watch: _Watch) -> OpenEntry:
-        # By the scanner's message alone: the file may have been lost.
+        # From the scanner's message alone: the file may be lost.
         return OpenEntry(self._journal, watch.entry, time.time(), in_memory=True)
 
     def _start_queue_thread(self) -> None:
-        """Work on open entries in a thread of its own: messages of the scanner must not wait for it."""
+        """Settle open entries in a separate thread, so that messages of the scanner do not wait."""
         if self._settler is not None and self._settler.is_alive():
             return
         settler = threads.Worker(self._run_queue)
         try:
             settler.start(HypervisorError)
         except HypervisorError as error:
-            # The daemon works on the entry as well, and this process does once the scanner has ended.
+            # The daemon settles the entry as well, and so does this process after the scanner's exit.
             log.warning("recovery deferred until the scanner exits%s", details(error=error))
         else:
             self._settler = settler
 
     def _run_queue(self) -> None:
-        """Work on the open entries until there is none, or until the main thread does it."""
+        """Settle open entries until the queue is empty, or until the main thread takes over."""
         while self._open.pending and not self._scanner_ended.is_set():
             self._step()
             self._finish_queue()
@@ -222,7 +223,7 @@ class GuardServer:
         try:
             if self._journal in {one.open_entry.path for one in self._open.step()}:
                 self._settled_at = time.monotonic()
-        except Exception:  # no fault of one step may end the guard
+        except Exception:  # an error of one step must not end the guard
             log.exception("recovery step failed, retrying")
 
     def _finish_queue(self) -> None:
@@ -230,12 +231,12 @@ class GuardServer:
         self._scanner_ended.wait(min(max(self._open.due_time - time.monotonic(), least), most))
 
     def _take_over(self) -> None:
-        """The scanner has ended."""
-        # First what holds a guest or the host otherwise: a dump without a reader, and KSM that was held still.
+        """Clean up after the scanner's exit, and settle its entries."""
+        # First release a dump without a reader, which keeps a guest paused, and restart KSM.
         for undo in (release, ksm.restore):
             try:
                 undo(self._journal.parent, ended=self._scanner)
-            except Exception:  # the guest is still to be resumed
+            except Exception:  # the guest must still be resumed
                 log.exception("cleanup after the scanner failed%s", details(directory=self._journal.parent))
         self._scanner_ended.set()
         while self._settler is not None and self._settler.is_alive():
@@ -254,7 +255,7 @@ class GuardServer:
             self._charge(watch)
 
     def _charge(self, watch: _Watch) -> None:
-        """The scanner has not lived to take this pause off the guest's drift budget."""
+        """Charge the pause to the guest's drift budget in place of the ended scanner."""
         try:
             seconds = self._settled_at - (watch.deadline - watch.seconds)
             PauseLedger(self._journal.parent).add(watch.entry.uuid, seconds)
@@ -267,9 +268,9 @@ class GuardServer:
 
 
 def main(uri: str, journal: str, scanner: str) -> None:
-    """The process: its end of the channel is standard input."""
+    """Run the process; its end of the channel is standard input."""
     configure_logging("guard")
-    logging.raiseExceptions = False  # where the log went may end before we do
+    logging.raiseExceptions = False  # the reader of the log may exit before this process
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=os.dup(0)))
@@ -277,10 +278,10 @@ def main(uri: str, journal: str, scanner: str) -> None:
     pid = int(scanner)
     handle = os.pidfd_open(pid)
     if os.getppid() != pid:
-        return  # it ended before we began, and has suspended nothing
+        return  # the scanner exited early, without a suspended guest
     try:
         privileges.seal()
-        # Holding KSM still takes the right to write root's file, and so does undoing it.
+        # Restarting KSM requires write access to root's file.
         privileges.drop(keep=("CAP_DAC_OVERRIDE",))
     except SamepagedError as error:
         log.warning("guard keeps its privileges%s", details(error=error))
@@ -292,7 +293,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
     path = Path(journal)
 
     def left_open(name: FileName) -> bool:
-        # The file of its current suspension is left to the scanner's messages.
+        # The file of the current suspension is handled through the scanner's messages.
         return name.number is not None and f"suspended-{name.pid}-{name.start_time}" == path.name
 
     open_entries = ResumeQueue(lambda: [path.parent], left_open, uri=uri)

@@ -1,4 +1,4 @@
-"""Suspending a guest, and above all resuming it."""
+"""Suspension of a guest, with a guaranteed attempt to resume it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ __all__ = ["LeftOpenError", "SuspendedDomain", "Suspender"]
 
 log = logging.getLogger(__name__)
 
-# For so long a resume is tried while the scan of the other guests waits. After that, the open journal entry is worked
-# on beside the scans.
+# Time for resume attempts while the scan of the other guests waits. After it, the open journal entry is settled in the
+# background.
 RESUME_SECONDS: Final = 3.0
-# Between two attempts: the first and the longest wait.
+# First and longest wait between two attempts.
 RETRY_SECONDS: Final = (0.05, 0.5)
 # A pause that failed for one of these reasons is a fault; a resume by another client is not.
 SUSPEND_FAILURES: Final = frozenset(
     {Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_ANSWER, Reason.NO_PERMISSION, Reason.OVERDUE}
 )
-# Before the guard would step in, at which a scanner that is alive gives the scan up by itself.
+# Seconds before the guard's deadline at which a live scanner aborts the scan by itself.
 LEAD_SECONDS: Final = GUARD_MARGIN_SECONDS / 2
-# Each call that does not return occupies one of libvirtd's workers (max_workers is 20): other clients need them, too.
+# Each call that does not return occupies one of libvirtd's workers (max_workers is 20): other clients need them as
+# well.
 MAX_UNANSWERED_CALLS: Final = 4
 
 
@@ -56,16 +57,16 @@ class LeftOpenError(GuestError):
 
 @dataclass(slots=True)
 class SuspendedDomain:
-    """One pause; its `seconds` are known when it is over."""
+    """One pause; `seconds` is set at its end."""
 
     seconds: float = 0.0
 
 
 @dataclass
 class Suspender:
-    """Suspends one guest, as often as its scan needs, and keeps the length of each pause in seconds. A guest that
-    another client has paused is left as it stands. A pause is to take no more than `max_pause` seconds; the guard ends
-    one that takes a second more. `give_up` says that samepaged is to end.
+    """Suspends one guest, as often as its scan requires, and records the length of each pause in seconds. A guest that
+    another client has paused stays paused. A pause should take at most `max_pause` seconds; the guard ends a pause that
+    takes a second longer. `give_up` returns True when samepaged stops.
     """
 
     hypervisor: Hypervisor
@@ -87,10 +88,10 @@ class Suspender:
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
-        """Hold the guest suspended. If a pause longer than `max_pause` was asked for, `expected` says how long it may
-        be, and it may then take twice that. With `dumping` libvirt is at work meanwhile. Raises GuestError if the guest
-        cannot be suspended, or if it did not stay so: what was read meanwhile is then of no instant, and void. Raises
-        LeftOpenError if a call into libvirt did not return in time.
+        """Keep the guest suspended inside the context. `expected` is the predicted length of a pause longer than
+        `max_pause`, in seconds; such a pause may take twice as long. `dumping`: libvirt writes a dump meanwhile. Raises
+        GuestError if the guest cannot be suspended, or if it was resumed meanwhile: the pages read are then not of one
+        instant, and void. Raises LeftOpenError if a libvirt call did not return in time.
         """
         held = SuspendedDomain()
         if self.guest.paused:
@@ -103,20 +104,20 @@ class Suspender:
         self._check_monitor()
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
         with self._armed(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
-            # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
+            # The measurement includes libvirt's calls, so it is an upper bound of the pause.
             began, self._began_at = time.monotonic(), time.time()
             self._resumed_at, self._guard_resumed = None, False
             try:
                 self._suspend()
             except GuestError as error:
-                # The guest may have stood still for as long: its clock is charged with it.
+                # The guest may have been paused for as long: its drift budget is charged.
                 if isinstance(error, LeftOpenError) or error.reason is Reason.LIBVIRT:
                     self._charge(time.monotonic() - began)
                 raise
             self._resume_deadline, self._drift_spent = began + seconds + LEAD_SECONDS, began + left
             try:
                 self.guard.suspended(self.guest.name)
-                self._other_client_resumed()  # what was before does not count
+                self._other_client_resumed()  # earlier resumes do not count
                 yield held
             finally:
                 self._resume_deadline = self._drift_spent = None
@@ -127,18 +128,19 @@ class Suspender:
                 finally:
                     held.seconds = (self._resumed_at or time.monotonic()) - began
                     if self._guard_resumed:
-                        # A scanner that stood still itself has not seen when: the guard resumes it in this time.
+                        # A scanner that was stopped itself has not measured the resume: the guard resumes the guest
+                        # within this time.
                         held.seconds = min(held.seconds, seconds + 2 * GUARD_MARGIN_SECONDS)
                     self._count(held.seconds)
 
     def _count(self, seconds: float) -> None:
-        """Note the pause. Must not raise: an error here would hide that the guest could not be resumed."""
+        """Record the pause. Must not raise: an error here would hide a failed resume."""
         self.pauses.append(seconds)
         self.pause_starts.append(self._began_at)
         self._charge(seconds)
 
     def _charge(self, seconds: float) -> None:
-        """Take it off the drift budget. Must not raise, as `_count`."""
+        """Charge it to the drift budget. Must not raise, as `_count`."""
         if self.account is not None:
             try:
                 self.account.add(seconds)
@@ -174,7 +176,7 @@ class Suspender:
         )
 
     def stop(self) -> bool:
-        """Asked by the code that reads: whether to stop. Raises GuestError if the guest has to be resumed now."""
+        """Whether the reader must stop; it polls this. Raises GuestError if the guest must be resumed now."""
         if self._resume_deadline is not None and time.monotonic() > self._resume_deadline:
             raise self._overdue_error()
         if self._drift_spent is not None and time.monotonic() > self._drift_spent:
@@ -185,7 +187,7 @@ class Suspender:
         return self.hypervisor.resumes.by_others(self.guest.uuid)
 
     def _domain(self) -> Domain:
-        """Looked up anew: the connection may be another one."""
+        """Look the domain up again: the connection may be another one."""
         return self.hypervisor.by_uuid(self.guest.uuid)
 
     def _check_paused_by_others(self) -> None:
@@ -196,7 +198,7 @@ class Suspender:
             )
 
     def _check_monitor(self) -> None:
-        """Raise GuestError unless QEMU answers now: a suspend call that it does not answer cannot be taken back."""
+        """Raise GuestError unless QEMU responds now: a pending suspend call cannot be cancelled."""
         name, unanswered = self.guest.name, self.hypervisor.unanswered
         if unanswered >= MAX_UNANSWERED_CALLS:
             raise GuestError(
@@ -223,10 +225,10 @@ class Suspender:
     def _suspend(self) -> None:
         name = self.guest.name
         domain = self._domain()
-        # A suspension in the middle of a migration would be the migration's, and not ours to end.
+        # During a migration, the pause may belong to the migration, and samepaged must not end it.
         check_monitor(domain)
         if domain.state() is not RunState.RUNNING:
-            # Another client was quicker: it has paused the guest, and is to resume it.
+            # Another client has paused the guest meanwhile, and must resume it.
             raise GuestError(Reason.SUSPEND, "stopped running before it was suspended", domain=name)
         try:
             domain.suspend()
@@ -238,14 +240,14 @@ class Suspender:
             if error.reason is Reason.NO_ANSWER:
                 raise LeftOpenError(name, "the suspend call may still be queued in libvirt", error) from error
             if error.reason is Reason.LIBVIRT:
-                # The call failed half-way: the guest may be suspended all the same.
+                # The call failed half-way: the guest may still be suspended.
                 self._resume(even_if_running=True)
             raise
         except BaseException as error:
             raise LeftOpenError(name, "the suspend call was interrupted", error) from error
 
     def _resume(self, *, even_if_running: bool = False) -> None:
-        """Resume, again and again while libvirt is away or a job holds the domain, for RESUME_SECONDS."""
+        """Resume the guest; retry for RESUME_SECONDS while libvirt is unavailable or a job holds the domain."""
         wait, longest = RETRY_SECONDS
         deadline = time.monotonic() + RESUME_SECONDS
         while True:
@@ -287,7 +289,7 @@ class Suspender:
                 self.hypervisor.resumes.uncount_call(self.guest.uuid)
             raise
         self._resumed_at = time.monotonic()
-        # The guest runs: now there is time for an event that was late.
+        # The guest runs: now the wait for a late event does no harm.
         self.hypervisor.resumes.wait_for_event(self.guest.uuid)
         if self._other_client_resumed() or others:
             raise GuestError(Reason.RESUMED_BY_OTHERS, "ran for a while during its scan: the scan is void", domain=name)

@@ -1,4 +1,4 @@
-"""One connection to libvirt: opening and closing it, libvirt's event loop, and its errors as those of samepaged."""
+"""Connection to libvirt: open and close, libvirt's event loop, and conversion of its errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# Seconds between keepalive messages, and how many may go unanswered: a libvirtd that hangs is noticed after 15 s.
+# Seconds between keepalive messages, and how many may go unanswered: a hung libvirtd is detected after 15 s.
 KEEPALIVE_SECONDS: Final = 5
 KEEPALIVE_COUNT: Final = 3
 # File descriptors that must be free before a connection is opened; it takes four, and the event loop two.
@@ -110,7 +110,7 @@ def _close(connection: libvirt.virConnect) -> None:
 
 
 def _ignore_error(_context: object, _error: object) -> None:
-    """Print nothing, unlike libvirt's own error handler: what it would print reaches us as exceptions."""
+    """Print nothing, unlike libvirt's own error handler: each error also raises an exception."""
 
 
 def _run_event_loop() -> None:
@@ -122,7 +122,7 @@ def _run_event_loop() -> None:
 
 
 def start_event_loop() -> None:
-    """Start libvirt's event loop, once a process: it must be registered before the first connection is opened."""
+    """Start libvirt's event loop, once per process. It must be registered before the first connection is opened."""
     global _loop  # noqa: PLW0603 - libvirt's event implementation is one a process, too
     with _loop_lock:
         if _loop is None:

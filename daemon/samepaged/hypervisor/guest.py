@@ -1,5 +1,5 @@
-"""Guests: domains as values, by their XML and state; which of them may be scanned now, and the network links that a
-suspend interrupts (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices', 'General metadata').
+"""Guests: description of a domain from its XML and state, checks for a scan, and the network links that a suspend
+interrupts (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices', 'General metadata').
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ MACVTAP_MODES: Final = ("vepa", "bridge", "private", "passthrough")
 MACVTAP_DEFAULT: Final = "vepa"
 MACVTAP_UNKNOWN: Final = "passthrough"  # assumed of a mode that libvirt may add
 ADDRESS: Final = re.compile(r"0x[0-9a-f]{1,13}")
-MAX_ADDRESS: Final = 1 << 52  # x86-64 has no more physical addresses
+MAX_ADDRESS: Final = 1 << 52  # the physical address limit of x86-64
 # libvirt keeps one element of a namespace, so one element has all attributes: <scan enabled="no" group="a"/>.
 NAMESPACE: Final = "urn:samepaged:domain:1"
-# As nova/virt/libvirt/config.py writes them; an instance keeps what it was started with.
+# The namespaces that nova/virt/libvirt/config.py writes; an instance keeps its namespace until it is restarted.
 NOVA: Final = ("http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0")
 KUBEVIRT: Final = "http://kubevirt.io"
 # NAMESPACE_NAME. A Kubernetes namespace is a label (RFC 1123, 2.1), without underscores: there is one way to read it.
@@ -190,7 +190,7 @@ def _opt_out(root: ET.Element) -> str | None:
     for element in root.iterfind("./metadata/*"):
         namespace, _, tag = element.tag.rpartition("}")
         enabled = element.get("enabled", "yes").strip().lower()
-        # A mistake in the last part of the namespace does not undo the opt-out.
+        # An error in the last part of the namespace does not cancel the opt-out.
         if tag == "scan" and "samepaged" in namespace.lower() and enabled not in YES:
             return f"<samepaged:scan enabled={enabled[:20]!r}>"
     return None
@@ -233,7 +233,7 @@ def parse_domain_xml(xml: str) -> DomainXml:
     )
 
 
-# Mode of a macvtap interface whose host device a suspend sets down as well.
+# Mode of a macvtap interface. In this mode, a suspend sets the host device down as well.
 PASSTHROUGH: Final = "passthrough"
 
 
@@ -257,8 +257,8 @@ class Guest:
 
     @property
     def merge_obstacle(self) -> str | None:
-        """Why KSM cannot merge the guest's memory, as far as its XML tells, in a word of scan/label_values.py. A
-        page that is pinned for DMA has more references than mappings, and KSM leaves such pages alone.
+        """Reason in the XML that KSM cannot merge the guest's memory, as a value of scan/label_values.py. A page that
+        is pinned for DMA has more references than mappings, and KSM leaves such pages alone.
         """
         if self.xml.vfio:
             return "pinned"
@@ -267,7 +267,7 @@ class Guest:
 
 def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
     """The guest of a domain. `processes` is the table of this round, if more than one domain is described. Raises
-    GuestError with the reason if it must not or cannot be scanned.
+    GuestError with the reason if it cannot or must not be scanned.
     """
     name = domain.name
     paused, obstacle = domain.scan_state()

@@ -27,7 +27,7 @@ FLAT_RANGE: Final = re.compile(
     r"\s*(?P<first>[0-9a-f]{16})-[0-9a-f]{16} \(prio -?\d+, (?:ram|rom)\): "
     r"(?P<name>\S+)(?: @(?P<offset>[0-9a-f]{16}))?(?: .*)?"
 )
-# The view that gpa2hva looks into is that of the address space "memory"; devices may have others.
+# gpa2hva uses the view of the address space "memory"; devices may have others.
 FLAT_VIEW: Final = "FlatView #"
 MEMORY_SPACE: Final = 'AS "memory"'
 HOST_ADDRESS: Final = re.compile(
@@ -64,7 +64,7 @@ def ram_blocks(text: str) -> list[RamBlock]:
 
 
 def flat_ranges(text: str) -> Iterator[FlatRange]:
-    """The stretches of RAM in the answer to `info mtree -f`."""
+    """The ranges of RAM in the answer to `info mtree -f`."""
     seen = False
     for line in text.splitlines():
         if line.startswith(FLAT_VIEW):

@@ -20,12 +20,12 @@ __all__ = ["LibvirtDomain"]
 
 T = TypeVar("T")
 
-# A healthy QEMU answers within a few milliseconds; more is the time of block I/O that a suspension waits for.
+# A healthy QEMU answers within a few milliseconds; a suspension also waits for block I/O.
 SUSPEND_SECONDS: Final = 2.0
 RESUME_SECONDS: Final = 2.0
 PING_SECONDS: Final = 2.0
 PAUSES_BY_SUSPEND: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN})
-# A paused guest is scanned as it stands, but not while libvirt is at work on it.
+# A paused guest is scanned in its paused state, but not while libvirt runs a job on it.
 PAUSE_OBSTACLES: Final = {
     libvirt.VIR_DOMAIN_PAUSED_MIGRATION: ScanObstacle(Reason.IN_JOB, "is being migrated"),
     libvirt.VIR_DOMAIN_PAUSED_SAVE: ScanObstacle(Reason.IN_JOB, "is being saved"),
@@ -45,7 +45,7 @@ NOT_RUNNING: Final = ScanObstacle(Reason.NOT_RUNNING, "is not running")
 
 
 class Call(Protocol):
-    """LibvirtHypervisor.call, whose own bound holds unless a call here has another."""
+    """LibvirtHypervisor.call; its default timeout applies unless a call here passes another."""
 
     def __call__(self, what: str, function: Callable[[], T], seconds: float | None = ...) -> T:
         """As in LibvirtHypervisor."""
@@ -130,7 +130,7 @@ class LibvirtDomain:
         except GuestError as error:
             if error.reason in {Reason.NO_ANSWER, Reason.IN_JOB, Reason.GONE, Reason.NOT_RUNNING}:
                 raise
-            # libvirt answered that it does not have the query: the question did not need the monitor.
+            # libvirt does not support the query: it answered without the monitor.
 
     def suspend(self) -> None:
         """As in Domain."""
@@ -150,7 +150,7 @@ class LibvirtDomain:
         self.call(
             f"dumping domain {self.name!r}",
             lambda: self.native.coreDumpWithFormat(str(path), raw, memory_only),
-            None,  # the caller is a thread of the reader's
+            None,  # the caller is the reader's own thread
         )
 
     def sync_time(self) -> None:

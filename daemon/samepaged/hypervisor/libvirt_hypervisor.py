@@ -1,7 +1,7 @@
-"""One connection to libvirt that may be lost and made again, its calls with a bound in time, and libvirt's events.
+"""One connection to libvirt, with reconnection, timeouts of calls, and libvirt's events.
 
 A QEMU that hangs blocks virDomainSuspend for as long as it hangs, and other calls for half a minute (libvirt waits for
-the domain's job). The caller gets its own thread back after a bounded time; the call itself goes on in libvirt.
+the domain's job). The caller continues after a timeout; the call itself continues in libvirt.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["CallTimeoutError", "Calls", "LibvirtHypervisor"]
 
-# Between two calls of `beat` during a call.
+# Interval of `beat` during a call.
 BEAT_SECONDS: Final = 0.2
-# So much of one turn of that loop counts as waiting at most.
+# Longest time of one turn of that loop that counts as waiting.
 MAX_WAIT_SECONDS: Final = 0.5
 
 T = TypeVar("T")
 
 
 class CallTimeoutError(Exception):
-    """The call has not returned in time. It goes on in its own thread."""
+    """The call has not returned in time. It continues in its own thread."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +73,7 @@ class _Call(Generic[T]):
             self.on_return()
 
     def give_up(self, on_return: Callable[[], object]) -> bool:
-        """Do not wait any longer: the call's return calls `on_return`. False if it has returned already."""
+        """Stop waiting: when the call returns, it calls `on_return`. Returns False if it has already returned."""
         with self.lock:
             if self.returned.is_set():
                 return False
@@ -107,7 +107,7 @@ class _Worker:
 
 
 class Calls:
-    """Makes calls with a bound in time, and calls `beat` again and again meanwhile."""
+    """Makes calls with a timeout, and calls `beat` periodically meanwhile."""
 
     def __init__(self, beat: Callable[[], object] = lambda: None) -> None:
         self._beat = beat
@@ -121,7 +121,7 @@ class Calls:
         return len(self._pending_calls)
 
     def make(self, function: Callable[[], T], seconds: float, afterwards: Callable[[], object] = lambda: None) -> T:
-        """Call `function` and give its result, or raise its exception. Raises CallTimeoutError after so many seconds;
+        """Call `function` and return its result, or raise its exception. Raises CallTimeoutError after so many seconds;
         the call's own thread then calls `afterwards` when it returns. Raises CallNotMadeError if no thread can be
         started.
         """
@@ -137,7 +137,7 @@ class Calls:
             if call.returned.wait(max(0.0, min(BEAT_SECONDS, left))):
                 break
             self._beat()
-            # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may be there already.
+            # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may already be there.
             left -= min(time.monotonic() - began, MAX_WAIT_SECONDS)
             if left <= 0 and call.give_up(afterwards):
                 self._pending_calls.append(call.returned)
@@ -147,7 +147,7 @@ class Calls:
         return cast("T", call.result)
 
     def close(self) -> None:
-        """End the idle threads. A thread whose call has not returned ends with the process."""
+        """End the idle threads. A thread with a pending call ends with the process."""
         while self._idle:
             self._idle.pop().make(None)
 
@@ -157,13 +157,13 @@ log = logging.getLogger(__name__)
 # Seconds that libvirt may take to accept a connection.
 OPEN_SECONDS: Final = 15.0
 
-# Seconds in which libvirt must answer a call. The few calls that need QEMU or a job have a bound of their own.
+# Seconds in which libvirt must answer a call. The few calls that need QEMU or a job have their own timeout.
 CALL_SECONDS: Final = 3.0
 # Seconds for which the caller waits for the connection's end.
 CLOSE_SECONDS: Final = 1.0
 # Seconds that opening another connection may take, in place of one with a call that does not return.
 REPLACE_SECONDS: Final = 2.0
-# Path of no file. libvirt may log its absence.
+# Path of a file that does not exist. libvirt may log it.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
 
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
@@ -171,8 +171,8 @@ GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DO
 
 class LibvirtHypervisor:
     """`Hypervisor` over QEMU's driver of the libvirt at `uri`. When a domain ends, the event loop's thread calls
-    `on_gone`. A wait for libvirt ends once `stop` returns True. A `read_only` connection, which more
-    users may have, can ask and change nothing.
+    `on_gone`. A wait for libvirt ends when `stop` returns True. A `read_only` connection, which is allowed for more
+    users, can query but not change.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class LibvirtHypervisor:
         self._connection, self._resumes = connection, resumes
 
     def _open(self, seconds: float, resumes: ResumeCounter) -> Connection:
-        """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
+        """Open in a separate thread: a client of a hung libvirtd waits for ever until keepalive is set."""
         answers: queue.SimpleQueue[Connection | Exception] = queue.SimpleQueue()
         given_up = threading.Event()
 
@@ -254,7 +254,7 @@ class LibvirtHypervisor:
         try:
             host = urlsplit(self.uri).hostname
         except ValueError:
-            host = None  # libvirt has the better message for what is no URI
+            host = None  # libvirt has the better message for an invalid URI
         if host:
             raise HypervisorError(
                 f"{self.uri!r} is on host {host!r}", "guest memory is read where the guest runs: run samepaged there"
@@ -263,7 +263,7 @@ class LibvirtHypervisor:
     def _lifecycle(
         self, _: object, domain: libvirt.virDomain, event: int, _detail: int, resumes: ResumeCounter
     ) -> None:
-        # A connection that was left to a call delivers events, too, into counts that nothing asks for any more.
+        # An abandoned connection still delivers events, into counters that are not used any more.
         if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
             resumes.count_event(domain.UUIDString())
         if event in GONE_EVENTS and self._on_gone is not None:
@@ -299,18 +299,18 @@ class LibvirtHypervisor:
         self._calls.close()
 
     def _detach(self) -> Callable[[], object] | None:
-        """Give the connection up. The result closes it, and must not be called during a call over it."""
+        """Detach the connection. The returned function closes it, and must not run during a call over it."""
         connection, self._connection = self._connection, None
         self._in_use = False
         return None if connection is None else connection.close
 
     def _replace(self) -> None:
-        """Leave the connection to a call that does not return, and open another one. libvirt's client (9.0) loses
+        """Abandon the connection to the call that does not return, and open another one. libvirt's client (9.0) loses
         wake-ups, and then answers, if two threads call over one connection; and libvirtd takes no further request of a
         connection with five open ones.
         """
         self._detach()
-        with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
+        with contextlib.suppress(HypervisorError):  # then the next call fails, as after a lost connection
             self.connect(REPLACE_SECONDS)
 
     def call(
@@ -322,8 +322,8 @@ class LibvirtHypervisor:
         names_domain: bool = True,
     ) -> T:
         """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
-        the act and, with `names_domain`, the domain. After so many seconds the call is left to itself: GuestError with
-        Reason.NO_ANSWER. With None it is made in the calling thread, without a bound.
+        the act and, with `names_domain`, the domain. After `seconds` the call is abandoned, and GuestError with
+        Reason.NO_ANSWER is raised. With None, it runs in the calling thread, without a timeout.
         """
         try:
             return self._call_unbounded(function) if seconds is None else self._call_bounded(function, seconds)
@@ -382,7 +382,7 @@ class LibvirtHypervisor:
 
     def may_change(self) -> bool:
         """As in Hypervisor. A read-only socket can be opened for writing too, and only then refuses each call that
-        changes something: so one of them is made, which changes nothing.
+        changes something: so this makes such a call without an effect.
         """
         native = self._open_native()
         try:

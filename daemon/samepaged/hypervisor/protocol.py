@@ -1,4 +1,4 @@
-"""The protocols `Hypervisor` and `Domain`: all that other packages see of libvirt. Tests put fakes in their place."""
+"""The protocols `Hypervisor` and `Domain`: the interface to libvirt for other packages. Tests replace them by fakes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
     "check_monitor",
 ]
 
-# Another client's query occupies the monitor for milliseconds: it is looked at again before the guest is skipped.
+# Another client's query occupies the monitor for milliseconds: it is polled before the guest is skipped.
 OCCUPIED_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.02
 # libvirtd sends the event of a resume within milliseconds of the call's return.
 EVENT_SECONDS: Final = 0.05
-# Events come in order: behind another client's event, ours is not far.
+# Events arrive in order: the event of samepaged's call follows another client's event soon.
 NEXT_EVENT_SECONDS: Final = 0.002
 
 
@@ -72,8 +72,8 @@ class ScanObstacle:
 
 
 class ResumeCounter:
-    """Counts of resumes: by libvirt's events, and by our own calls. Events come late, but none comes before its resume:
-    another client has resumed a domain if there are more events than calls, and more of these than ever before.
+    """Counts of resumes: by libvirt's events, and by samepaged's calls. Events arrive late, but never before their
+    resume. If the events exceed the calls by more than ever before, another client has resumed the domain.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class ResumeCounter:
         """Wait, after our own resume, for its event, and with it for each event before it."""
         with self._event:
             self._event.wait_for(lambda: self._others(uuid) >= self._max_others[uuid], EVENT_SECONDS)
-        time.sleep(NEXT_EVENT_SECONDS)  # if that was another client's event, ours is behind it
+        time.sleep(NEXT_EVENT_SECONDS)  # if that was another client's event, samepaged's own follows
 
     def by_others(self, uuid: str) -> bool:
         """Whether another client has resumed the domain since this was last asked."""
@@ -196,10 +196,10 @@ class Hypervisor(Protocol):
         """The number of calls that timed out and have not returned since."""
 
     def connect(self, seconds: float = ...) -> None:
-        """Connect within so many seconds if there is no connection. Raises HypervisorError."""
+        """Connect within `seconds`, unless connected. Raises HypervisorError."""
 
     def close(self) -> None:
-        """Close the connection; harmless if there is none."""
+        """Close the connection, if connected."""
 
     def versions(self) -> tuple[str, str]:
         """Versions of libvirt and QEMU, as "9.0.0". Raises GuestError, HypervisorError."""

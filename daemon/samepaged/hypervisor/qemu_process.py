@@ -115,7 +115,7 @@ class ProcessTable:
         except OSError as error:
             if exhausted(error):
                 raise no_resources(str(path), error) from error
-            return []  # it has ended, or is another user's behind hidepid
+            return []  # it has ended, or hidepid hides it
         return [value.decode("ascii", "replace") for option, value in pairwise(words) if option == b"-uuid"]
 
 

@@ -58,13 +58,15 @@ class AttributionSchedule:
         self._result_bytes = 0
 
     def change(self, config: SourcesConfig) -> None:
-        """From now on, by this configuration."""
+        """Apply this configuration."""
         if not config.enabled or config.btf_directory != self._config.btf_directory:
             self._kernel_caches.clear()
         self._config = config
 
     def open_session(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> AttributionSession | None:
-        """Session for a guest's next scan, None if that has no attribution. `scans` counts its earlier scans."""
+        """Return the session for a guest's next scan, or None for a scan without attribution. `scans` counts its
+        earlier scans.
+        """
         config = self._config
         late = guest.guest_id in self._deferred_bytes
         self._reserved_bytes.pop(guest.guest_id, None)
@@ -96,7 +98,7 @@ class AttributionSchedule:
         return session
 
     def forget(self, running: Collection[GuestId]) -> None:
-        """Forget guests other than these."""
+        """Drop the state of all other guests."""
         for kept in (self._kernel_caches, self._deferred_bytes):
             for guest_id in kept.keys() - set(running):
                 del kept[guest_id]
@@ -105,9 +107,9 @@ class AttributionSchedule:
 def attribution_reports(
     scanned: Mapping[GuestId, ScannedGuest], *, names: bool, beat: Callable[[], None] = lambda: None
 ) -> dict[GuestId, AttributionReport]:
-    """The report of each guest with attributed pages. Guests of `scanned` of the same group count as the others that it
-    shares with. `beat` is called between two guests. A guest controls the size of its report: a guest that exhausts the
-    memory has none.
+    """Return the report of each guest with attributed pages. Its sharing is with the other guests of `scanned` in the
+    same group. `beat` is called between two guests. A guest controls the size of its report: if the report exhausts the
+    memory, it is left out.
     """
     found = {}
     for guest_id, one in scanned.items():

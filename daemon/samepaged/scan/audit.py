@@ -1,7 +1,7 @@
 """The audit trail: one log line for each guest and scan, with the number and length of the guest's suspensions.
 
-With it an operator can show the monitor's part when a guest misbehaved, so scans that failed or were interrupted after
-a suspension have a line, too.
+It documents samepaged's part in an incident of a guest, so scans that failed or were interrupted after a suspension
+have a line as well.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ScanMode:
 
 @contextmanager
 def logged(name: str, uuid: str, suspended: Pauses) -> Iterator[ScanMode]:
-    """Log the scan inside, however it ends. A scan that failed before it suspended the guest has no line."""
+    """Log the scan inside, however it ends. A scan that failed before its first suspension is not logged."""
     scan = ScanMode()
     try:
         yield scan
@@ -73,8 +73,8 @@ def logged(name: str, uuid: str, suspended: Pauses) -> Iterator[ScanMode]:
 
 
 def _uncertain(suspended: Pauses, error: BaseException) -> bool:
-    """Whether the guest may have been suspended for longer than its pauses say: a call did not return, or it failed
-    half-way.
+    """Whether the guest may have been suspended for longer than its recorded pauses: a call did not return, or it
+    failed half-way.
     """
     half_way = isinstance(error, GuestError) and error.reason is Reason.LIBVIRT and not suspended.pauses
     return isinstance(error, LeftOpenError) or (suspended.failed and half_way)
@@ -104,7 +104,7 @@ def failure(error: BaseException) -> str:
 
 
 def message(entry: AuditEntry) -> str:
-    """The line for people and grep. The name is a JSON string: it can forge neither a line nor a detail of this one."""
+    """The log line. The name is a JSON string: it can forge neither a line nor a detail of this one."""
     details = _details(entry) | {"domain": quoted(entry.name)}
     verb = "suspended" if entry.pauses else "may have suspended" if entry.uncertain else "did not suspend"
     return " ".join([verb, *(f"{key}={value}" for key, value in details.items())])

@@ -1,4 +1,4 @@
-"""The circuit breaker: guests whose pauses fail or are too long are not suspended for a while."""
+"""The circuit breaker: after failed or too long pauses, a guest is not suspended for a while."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["CircuitBreaker"]
 
 MAX_FAILED_SCANS: Final = 3
 OPEN_SECONDS: Final = 3600.0
-# How much longer than the longest pause one may take before it counts as too long: hosts are busy at times.
+# A pause counts as too long above this multiple of `max_pause`: hosts are busy at times.
 MAX_PAUSE_RATIO: Final = 1.5
 
 
 @dataclass
 class CircuitBreaker:
-    """One circuit breaker for each guest: after three scans running in which a pause failed or took too long, it is
-    left alone for an hour. Times are of the monotonic clock, in seconds.
+    """One circuit breaker per guest: after three consecutive scans with a failed or too long pause, the guest is
+    skipped for an hour. Times are of the monotonic clock, in seconds.
     """
 
     _failures: dict[GuestId, int] = field(default_factory=dict)
     _open_until: dict[GuestId, float] = field(default_factory=dict)
 
     def check(self, guest_id: GuestId, name: str, now: float) -> None:
-        """Raise GuestError if the guest is to be left alone now."""
+        """Raise GuestError if the guest must be skipped now."""
         left = self._open_until.get(guest_id, now) - now
         if left > 0:
             raise GuestError(
@@ -55,7 +55,7 @@ class CircuitBreaker:
         return True
 
     def forget(self, running: AbstractSet[GuestId]) -> None:
-        """Forget the guests that are gone."""
+        """Drop the state of guests that do not run any more."""
         for kept in (self._failures, self._open_until):
             for guest_id in kept.keys() - running:
                 del kept[guest_id]

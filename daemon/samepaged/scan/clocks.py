@@ -33,7 +33,7 @@ MAX_AGENT_CALLS: Final = 4
 
 
 def paused_times(ledger: PauseLedger, guests: Iterable[GuestId]) -> dict[GuestId, PausedTime]:
-    """The time for which samepaged kept each of the guests suspended."""
+    """Return the time for which samepaged kept each of the guests suspended."""
     return {guest_id: ledger.paused_time(guest_id.uuid) for guest_id in guests}
 
 
@@ -47,7 +47,7 @@ class Clocks:
         self._over_budget: set[GuestId] = set()
 
     def round_ended(self, running: Iterable[GuestId], skipped: Iterable[SkippedGuest]) -> None:
-        """Take over the guests that run, and log the beginning of each wait for the drift budget once."""
+        """Record the running guests, and log the start of each wait for the drift budget once."""
         self._guests = tuple(running)
         refused = {
             one.guest_id: one for one in skipped if one.guest_id is not None and one.reason is Reason.DRIFT_BUDGET
@@ -58,7 +58,7 @@ class Clocks:
         self._over_budget = set(refused)
 
     def add_settled(self, settled: ResolvedEntry) -> None:
-        """Count the time for which a guest with an open journal entry was seen suspended (any thread)."""
+        """Count the observed paused time of a guest with an open journal entry (any thread)."""
         if settled.paused_seconds:
             self.ledger.add(settled.open_entry.entry.uuid, settled.paused_seconds)
 
@@ -68,9 +68,9 @@ class Clocks:
 
 
 class ClockSync:
-    """Asks guest agents to set their guests' clocks (Domain.sync_time). An agent may never
-    answer, so each call has its own thread and its own connection. A guest is not asked while its last call is under
-    way, and no guest is asked while MOST_UNDER_WAY calls are.
+    """Asks guest agents to set their guests' clocks (Domain.sync_time). An agent may never answer, so each call has its
+    own thread and its own connection. A guest is skipped while its last call is pending, and every guest while
+    MAX_AGENT_CALLS calls are pending.
     """
 
     def __init__(self, connect: Callable[[str], Hypervisor] = LibvirtHypervisor) -> None:
@@ -80,7 +80,7 @@ class ClockSync:
         self._failed: set[GuestId] = set()
 
     def request(self, guest_id: GuestId, name: str) -> None:
-        """Ask the agent of a guest that runs. Returns at once."""
+        """Send the request to the agent of a running guest. Returns at once."""
         work = threads.Worker(partial(self._sync, guest_id, name))
         with self._lock:
             if guest_id in self._calls or len(self._calls) >= MAX_AGENT_CALLS:

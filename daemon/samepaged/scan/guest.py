@@ -47,7 +47,8 @@ log = logging.getLogger(__name__)
 
 
 class GuestScanner:
-    """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
+    """Scans guests one after another, so that only one is suspended at a time. Keeps state that makes the next scan
+    cheaper.
 
     `record` receives each scan after the guest resumed; `attribution` selects the scans with page attribution;
     `one_instant` is as in ScanRequest. The ledger in `clocks` counts the pauses; with `bound` they keep to
@@ -114,14 +115,14 @@ class GuestScanner:
         return scanned
 
     def _sync_clock(self, guest: Guest, suspender: Suspender) -> None:
-        """Have the guest's clock set right if this scan cost it more than the configuration leaves to the guest."""
+        """Have the guest's clock set if the pauses of this scan exceed scan.sync_clock_above."""
         scan = self._config.scan
         wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
         if self._clocks is not None and wanted and not suspender.failed:
             self._clocks.sync.request(guest.guest_id, guest.name)
 
     def _check_open_entry(self, domain: Domain) -> None:
-        # Paused, it is not paused by another client; running, it may be suspended at any moment.
+        # If paused, it may be paused by samepaged; if running, it may be suspended at any moment.
         if self._has_open_entry(domain.uuid):
             raise GuestError(
                 Reason.OPEN_ENTRY,
@@ -151,7 +152,7 @@ class GuestScanner:
             log.log(level, "scan used a fallback%s", chosen)
         contents = Contents.of(captured.digest)
         merged = process_merging(guest.process.pid)
-        # What is shared and was not merged by KSM is the kernel's page of zeros.
+        # Shared pages that KSM did not merge are the kernel's zero page.
         unbacked = captured.not_exclusive - (0 if merged is None else merged.merged_pages)
         scan = replace(
             self._describe(guest, captured, pauses, started, duration),
@@ -187,7 +188,7 @@ class GuestScanner:
     def _update_breaker(self, guest: Guest, suspender: Suspender) -> None:
         """Record the guest's pauses in its circuit breaker."""
         if not (suspender.pauses or suspender.failed):
-            return  # it was not suspended, and so proved nothing
+            return  # without a suspension, the scan is not evidence
         longest, bound = max(suspender.pauses, default=0.0), self._config.scan.max_pause
         if self._breaker is not None and self._breaker.record(
             guest.guest_id, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
@@ -204,13 +205,13 @@ class GuestScanner:
         return kept
 
     def begin_round(self) -> None:
-        """A round of scans begins."""
+        """Begin a round of scans."""
         self._processes = ProcessTable()
         if self._attribution is not None:
             self._attribution.begin_round()
 
     def prune(self, running: Collection[GuestId]) -> None:
-        """Forget guests that are not `running`, and what takes more memory than it may."""
+        """Drop the state of guests that are not `running`, and state above scan.memory_limit."""
         for guest_id in self._scan_states.keys() - set(running):
             del self._scan_states[guest_id]
         if self._breaker is not None:
@@ -224,7 +225,7 @@ class GuestScanner:
             log.warning("scan.memory_limit reached, full read at the next scan%s", details(guests=forgotten))
 
     def _dump(self, guest: Guest, path: Path) -> None:
-        # Looked up anew: the connection may be another one.
+        # Look the domain up again: the connection may be another one.
         self._hypervisor.by_uuid(guest.uuid).dump(path)
 
     def _describe(

@@ -1,4 +1,4 @@
-"""One scan of all guests, and what they could share."""
+"""One scan of all guests, and the analysis of their sharing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["HostRound", "analyse_host", "latest_scans", "scan_host"]
 
 log = logging.getLogger(__name__)
 
-# Reasons of a failed scan after which the guest's earlier scan does not count any more.
+# Failures that invalidate the guest's earlier scan.
 DISCARDING_REASONS: Final = frozenset(
     {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
 )
@@ -58,8 +58,8 @@ class HostRound:
 
 
 def latest_scans(known: Mapping[GuestId, ScannedGuest], round_: HostRound) -> dict[GuestId, ScannedGuest]:
-    """The latest scan of each guest after a round: those of the round, and of the guests in `known` that run and that
-    the round failed to scan, under their names of now.
+    """Return the latest scan of each guest after a round: the scans of the round, and the earlier scan from `known` of
+    running guests that the round failed to scan, under their current names.
     """
     failed = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in DISCARDING_REASONS}
     kept = {
@@ -95,7 +95,9 @@ def analyse_host(
 
 
 def _attainable_pages(scanned: Mapping[str, ScannedGuest], whole: SharingReport) -> tuple[int, int]:
-    """What KSM could save in the guests whose memory it can merge, and how many pages it would look after for that."""
+    """Return the pages that KSM could save in guests with mergeable memory, and the number of pages that it would scan
+    for that.
+    """
     reachable = {name for name, one in scanned.items() if one.scan.merge_obstacle is None}
     guests = [guest for guest in whole.guests if guest.name in reachable]
     if len(guests) < len(whole.guests):
@@ -145,8 +147,9 @@ def scan_host(
     names: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> HostRound:
-    """Scan the named domains, or all that run and that the configuration selects. A failure belongs to its domain:
-    it is in `skipped`, and the others are scanned. Raises HypervisorError where libvirt is lost, and Interrupted.
+    """Scan the named domains, or all that run and that the configuration selects. A failure belongs to its domain: it
+    is in `skipped`, and the others are scanned. Raises HypervisorError if the connection to libvirt is lost, and
+    Interrupted.
     """
     round_ = HostRound(time.time())
     scanner.begin_round()
@@ -156,7 +159,7 @@ def scan_host(
             progress(number, len(guests), name)
         pauses = round_.pauses.setdefault(guest_id, [])
         try:
-            # Looked up anew: the connection may have been lost, and made again, since the domains were listed.
+            # Look the domain up again: the connection may have been replaced since the domains were listed.
             round_.scanned[guest_id] = scanner.scan(hypervisor.by_uuid(guest_id.uuid), pauses)
         except Interrupted:
             raise
@@ -164,7 +167,7 @@ def scan_host(
             if not hypervisor.alive:
                 raise
             round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error), guest_id, error.remedy))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
+        except Exception as error:  # noqa: BLE001 - any error must stay with its guest
             round_.skipped.append(_skipped_guest(name, guest_id, error))
     return round_
 

@@ -24,11 +24,11 @@ __all__ = ["GuestScan", "HostScan", "ScannedGuest", "SkippedGuest", "mergeable_p
 
 @dataclass(frozen=True, slots=True)
 class GuestScan:
-    """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch. Where it was not in the way that
-    was preferred, `fallback_code` says why in a bounded word, and `fallback_reason` in a line for people.
-    `merge_obstacle` is a bounded word, too: why KSM cannot merge the guest's memory. `unbacked_zero_pages` of its zero
-    pages are the kernel's page of zeros, and take no memory. `device_writes`: a passed-through device may have written
-    to the guest's memory during the scan, also while the guest was suspended.
+    """Metadata of one guest's scan: times in seconds, `started` in seconds of the Unix epoch. If a fallback was used,
+    `fallback_code` is the reason as a code, and `fallback_reason` as a line of text. `merge_obstacle` is the reason
+    that KSM cannot merge the guest's memory, also as a code. `unbacked_zero_pages` is the number of its zero pages that
+    map the kernel's zero page, and take no memory. `device_writes`: a passed-through device may have written to the
+    guest's memory during the scan, also while the guest was suspended.
     """
 
     name: str
@@ -70,11 +70,11 @@ class ScannedGuest:
     digest: PageDigest | None = None
 
     def renamed(self, name: str) -> ScannedGuest:
-        """The same under the name that the domain has now."""
+        """Return the same scan under the domain's current name."""
         return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
 
     def lean(self) -> ScannedGuest:
-        """Without what only this round's analysis needs, and what takes as much memory again."""
+        """Return the scan without the parts that only this round's analysis needs; they double its memory."""
         return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
 
 
@@ -107,13 +107,13 @@ class SkippedGuest:
 
 @dataclass(frozen=True, slots=True)
 class HostScan:
-    """One scan of all guests, whose names differ. `report` covers `scans`, and nothing of `skipped`. `stable` covers
-    only pages that kept their content since the scan before, of guests that can be compared with it. `page_sizes` has
-    the sharing in other page sizes.
+    """One scan of all guests, with unique names. `report` covers `scans` and excludes `skipped`. `stable` covers only
+    pages that kept their content since the scan before, of guests that can be compared with it. `page_sizes` has the
+    sharing in other page sizes.
 
-    `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
-    the next scan computes new ones. `attainable_pages` is what KSM could save, zero pages too, in those guests alone
-    whose memory it can merge, and `attended_pages` how many pages of theirs it would look after for that.
+    `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until the
+    next scan computes new ones. `attainable_pages` is the number of pages, including zero pages, that KSM could save in
+    guests with mergeable memory, and `attended_pages` the number of pages that it would scan for that.
     """
 
     started: float
@@ -156,20 +156,20 @@ class HostScan:
 
     @property
     def potential_pages(self) -> int:
-        """What merging would save if it met everything: total sharing, and the zero pages that take memory, which KSM
-        merges like others.
+        """Pages that complete merging would save: total sharing, and the zero pages that take memory, because KSM
+        merges them like other pages.
         """
         return self.report.total_sharing_pages + self.backed_zero_pages
 
     @property
     def mergeable_pages(self) -> dict[str, int]:
-        """Of each guest by name: `mergeable_pages`."""
+        """`mergeable_pages` of each guest, by name."""
         how = {one.name: one for one in self.scans}
         return {guest.name: mergeable_pages(guest, how[guest.name]) for guest in self.report.guests}
 
     @property
     def expected_profit_bytes(self) -> int:
-        """What KSM would be worth had it merged all that is attainable, its own bookkeeping taken off."""
+        """Bytes that KSM would save by merging all attainable pages, minus its own metadata."""
         return expected_profit(self.attainable_pages, self.attended_pages, self.report.page_size)
 
     @property
@@ -181,8 +181,8 @@ class HostScan:
 
 
 def mergeable_pages(guest: GuestSharing, how: GuestScan) -> int:
-    """The guest's pages that merging would map to a page of its own: those whose content recurs on the host, and zero
-    pages that take memory.
+    """Return the number of the guest's pages that merging would map to a merged page: pages with content that recurs on
+    the host, and zero pages that take memory.
     """
     return guest.recurring_pages + guest.zero_pages - how.unbacked_zero_pages
 

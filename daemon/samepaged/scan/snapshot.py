@@ -1,7 +1,7 @@
 """The snapshot that all outputs show, and the store that has the current one.
 
-A snapshot has the latest scan and everything carried on from earlier ones. It is immutable: the store replaces it as a
-whole, so that readers in any thread see a consistent one.
+A snapshot has the latest scan and the state carried over from earlier ones. It is immutable: the store replaces it as a
+whole, so that readers in any thread get a consistent snapshot.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A cumulative histogram that is never changed: `add` gives a new one. `bounds` ascend; +Inf is implied."""
+    """An immutable cumulative histogram: `add` returns a new one. `bounds` ascend; +Inf is implied."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class ConfigStatus:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """One scan of the host, as its history keeps it: when it ended (Unix epoch), and bytes."""
+    """One scan of the host in the history: end time (Unix epoch), and sizes in bytes."""
 
     ended_at: float
     memory: int
@@ -75,7 +75,7 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True)
 class OpenJournalEntry:
-    """An entry of the journal of suspended guests that is not settled: since when (Unix epoch), and what is known."""
+    """An unsettled journal entry: time of the suspend call (Unix epoch), and the progress of its settlement."""
 
     domain: str
     since: float
@@ -84,7 +84,7 @@ class OpenJournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class TraceStats:
-    """Traces since the start: written, lost; and the bytes of those on disk."""
+    """Counters of traces since the start (written, lost), and the bytes of traces on disk."""
 
     written: int = 0
     lost: int = 0
@@ -99,7 +99,7 @@ class GuestAttribution:
     scanned_at: float
 
     def renamed(self, name: str) -> GuestAttribution:
-        """The same under the name that the domain has now."""
+        """Return the same attribution under the domain's current name."""
         return self if name == self.report.domain else replace(self, report=replace(self.report, domain=name))
 
 
@@ -109,7 +109,7 @@ class Snapshot:
     `attribution_config` are sections of the active configuration. `next_scan` is in seconds of the Unix epoch.
     `history` has the scans of the last day, oldest first. `attributions` has the latest page attribution of each guest,
     which may be some scans old. `paused` has the time for which each guest was suspended. `names` has the guests'
-    names, which differ.
+    unique names.
     """
 
     config: ConfigStatus
@@ -136,8 +136,8 @@ class Snapshot:
         return {self.names[guest_id]: value for guest_id, value in values.items() if guest_id in self.names}
 
     def without(self, guest_id: GuestId) -> Snapshot:
-        """This snapshot after the guest's departure: it has no series, and the totals of host and groups stay as the
-        last scan found them.
+        """Return this snapshot after the guest's departure: its series are removed, and the totals of host and groups
+        keep the values of the last scan.
         """
         return replace(
             self,

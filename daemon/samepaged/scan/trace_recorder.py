@@ -1,4 +1,4 @@
-"""Keeping a trace of each guest scanned: written by a thread of its own, so that no guest waits for a disk."""
+"""Trace recorder: a separate thread writes a trace of each scanned guest, so that guests do not wait for a disk."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ __all__ = ["Record", "TraceRecorder", "write_owners", "write_trace"]
 
 log = logging.getLogger(__name__)
 
-# Digests that wait to be written: 8 bytes a page each, unless they are kept for the next scan anyway.
+# Length of the queue of digests: 8 bytes per page each, unless they are kept for the next scan anyway.
 MAX_WAITING_RECORDS: Final = 4
-# Seconds for which a round waits in all, between its guests, for a disk that cannot follow; then traces are lost.
+# Total seconds that a round waits for a slow disk between its guests; after that, traces are lost.
 MAX_WAIT_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.2
-# Seconds that a stop waits for what is still to be written.
+# Seconds that a stop waits for pending writes.
 STOP_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One guest's scan as a trace needs it. The digest is only read. `sizes` has of each other page size: pages in all,
-    of zeros, distinct, duplicate.
+    """The parts of one guest's scan for a trace. The digest is read only. `sizes` has the counts for each other page
+    size: all pages, zero, distinct, duplicate.
     """
 
     digest: PageDigest = field(repr=False)
@@ -52,7 +52,7 @@ class Record:
 
     @classmethod
     def of(cls, digest: PageDigest, scan: GuestScan, by_page_size: Mapping[int, Contents], seed: int) -> Record:
-        """Of other page sizes nothing is held but the counts."""
+        """Create a record; for other page sizes it keeps only the counts."""
         sizes = {
             size: (one.memory_pages, one.zero_pages, one.distinct_pages, one.duplicate_pages)
             for size, one in sorted(by_page_size.items())
@@ -79,8 +79,8 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
 
 
 def write_owners(attribution: GuestAttribution, host: str, directory: Path) -> None:
-    """Write the owners of a trace that is there, which come later: what others share is known only when all guests were
-    scanned. Nothing where it was lost. Raises SamepagedError.
+    """Write the page attribution beside an existing trace. It follows after the round, because sharing with other
+    guests is available only then. Does nothing if the trace was lost. Raises SamepagedError.
     """
     report = attribution.report
     trace = TraceStore(directory).path_of(valid(host), valid(report.domain), attribution.scanned_at)
@@ -90,7 +90,7 @@ def write_owners(attribution: GuestAttribution, host: str, directory: Path) -> N
 
 
 class TraceRecorder:
-    """Writes what it is offered, and prunes after each round. `stop` is asked while a scan waits."""
+    """Writes the offered records, and prunes old traces after each round. `stop` is polled while a scan waits."""
 
     def __init__(self, config: TracesConfig, stop: Callable[[], bool]) -> None:
         self._config = config
@@ -103,22 +103,22 @@ class TraceRecorder:
         self.stats = TraceStats()
 
     def change(self, config: TracesConfig) -> None:
-        """From now on, by this configuration."""
+        """Apply this configuration."""
         self._config = config
 
     def offer(self, record: Record | GuestAttribution) -> None:
-        """Have a trace written, or the owners of one, if traces are wanted."""
+        """Queue a trace or a page attribution, if traces are enabled."""
         if self._config.enabled:
             self._enqueue(record)
 
     def round_ended(self) -> None:
-        """Prune, when all that was offered is written."""
+        """Prune after all queued records are written."""
         if self._config.enabled:
             self._enqueue(None)
         self._wait_seconds = MAX_WAIT_SECONDS
 
     def close(self) -> None:
-        """Wait a little for what is still to be written."""
+        """Wait up to STOP_SECONDS for pending writes."""
         deadline = time.monotonic() + STOP_SECONDS
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
@@ -188,7 +188,9 @@ class TraceRecorder:
                 self.stats = replace(self.stats, stored_bytes=store.size(host))
 
     def _report_failure(self, reason: str, record: Record | GuestAttribution | None) -> None:
-        """Count it, if it is a trace, and log the first of a row: each names another file, and says the same."""
+        """Count a lost trace, and log the first of consecutive failures, because the others differ only in the file
+        name.
+        """
         if isinstance(record, Record):
             with self._lock:
                 self.stats = replace(self.stats, lost=self.stats.lost + 1)

@@ -1,4 +1,4 @@
-"""The parts of a snapshot that one scan adds to: counters, histograms, the history of a day."""
+"""The cumulative parts of a snapshot: counters, histograms, and the history of one day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["history_point", "with_counts", "with_point"]
 SCAN_BUCKETS_SECONDS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 PAUSE_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 HISTORY_SECONDS: Final = 86_400.0
-# Of shorter intervals than this, the history keeps one scan in so many seconds: 288 a day.
+# The history keeps at most one scan per this many seconds: 288 a day.
 MIN_STEP_SECONDS: Final = 300.0
 
 

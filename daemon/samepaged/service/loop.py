@@ -56,16 +56,19 @@ __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
-# For so long the end waits for a guest that could not be resumed at once. The guard and ExecStopPost= go on after it.
+# Seconds that a stop waits for a guest that could not be resumed at once. After that, the guard and ExecStopPost=
+# continue.
 CLOSE_SECONDS: Final = 3.0
-# KSM's counters are read as often while nothing is scanned.
+# Interval of reading KSM's counters between scans.
 COUNTER_SECONDS: Final = 15.0
-# Of each guest so many processes and files are kept, and shown.
+# Number of processes and files that are kept and shown per guest.
 MAX_OWNERS_PER_GUEST: Final = 200
 
 
 class Service:
-    """samepaged run. `path` is the configuration's, read again on SIGHUP; `web` leads to the web process."""
+    """The daemon of `samepaged run`. `path` is the configuration file, which SIGHUP reloads; `web` connects to the web
+    process.
+    """
 
     def __init__(self, config: Config, path: Path | None, signals: Signals, web: WebProcess | None = None) -> None:
         self._config = config
@@ -95,7 +98,7 @@ class Service:
         )
 
     def run(self) -> None:
-        """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
+        """Scan until a stop signal. Raises SamepagedError if it cannot start."""
         try:
             self._web_feed.start(self._stop)
             sd_notify.notify("READY=1", "STATUS=waiting for the first scan")
@@ -116,7 +119,7 @@ class Service:
                 log.info("stopped")
 
     def _show_open_entries(self, pending: tuple[PendingEntry, ...]) -> None:
-        """The open journal entries have changed (called in the recovery's thread)."""
+        """Publish a change of the open journal entries (called in the recovery's thread)."""
         entries = tuple(
             OpenJournalEntry(one.open_entry.entry.name, one.open_entry.since, one.progress) for one in pending
         )
@@ -160,7 +163,7 @@ class Service:
             self._next_beat = now + interval / 2
 
     def _stop(self) -> bool:
-        """Asked again and again by whatever takes long: whether to stop."""
+        """Whether to stop; long operations poll this."""
         self._notify_watchdog()
         return self._signals.stopping
 
@@ -188,12 +191,12 @@ class Service:
                 self._reload()
 
     def _remove_guest(self, guest_id: GuestId) -> None:
-        """A domain ended (called in libvirt's event loop)."""
+        """Remove an ended domain (called in libvirt's event loop)."""
         self._store.remove(guest_id)
         self._signals.wake()
 
     def _analyse_without_departed(self) -> None:
-        """Analyse anew without the guests that ended since."""
+        """Repeat the analysis without the guests that have ended since."""
         departed = self._store.take_departed()
         latest = self._store.snapshot.latest
         known = departed & self._latest_scans.keys()
@@ -202,7 +205,7 @@ class Service:
         for guest_id in known:
             del self._latest_scans[guest_id]
         fresh = analyse_host(self._latest_scans.values(), latest.skipped, latest.started, latest.duration_seconds)
-        # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
+        # Results that need more than one scan's contents are kept, without the guest's own rows.
         fresh = replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes)
         self._store.update(lambda snapshot: replace(snapshot, latest=fresh))
 
@@ -236,7 +239,7 @@ class Service:
                 log.warning("guest skipped%s", reason, extra=skipped.journal_fields())
         self._latest_scans = latest_scans(self._latest_scans, round_)
         latest = analyse_host((self._latest_scans | round_.scanned).values(), round_.skipped, round_.started, 0.0)
-        # How long it took: reading all guests, and analysing what was read.
+        # The duration of reading all guests and of the analysis.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._update_snapshot(round_, latest)
         self._analyse_without_departed()
@@ -282,7 +285,7 @@ class Service:
         } | fresh
 
     def _read_merging(self, before: Snapshot) -> Merging | None:
-        """KSM's counters of the host and of the processes of the known guests."""
+        """Read KSM's counters of the host and of the scanned guests' processes."""
         return read_merging({guest_id: one.process for guest_id, one in self._latest_scans.items()}, before.merging)
 
     def _update_counters(self, now: float) -> None:
@@ -301,11 +304,11 @@ class Service:
         return self._recorder.stats if self._config.traces.enabled else None
 
     def _next_scan_time(self) -> float:
-        """When the next scan is due, in seconds of the Unix epoch."""
+        """Time of the next scan, in seconds of the Unix epoch."""
         return time.time() + self._schedule.due - time.monotonic()
 
     def _guard_client(self) -> GuardClient:
-        """The guard, with its journal where files can be made now. Raises SamepagedError where that is nowhere."""
+        """Return the guard, with its journal in a directory that is writable now. Raises SamepagedError if none is."""
         uri, place = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
         directory = place.path
         if self._guard is None or (self._guard.uri, self._guard.directory) != (uri, directory):
@@ -321,7 +324,7 @@ class Service:
         return self._guard
 
     def _reload(self) -> None:
-        """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
+        """Load and apply the configuration file. If that fails, the active configuration stays in force."""
         sd_notify.notify("RELOADING=1")
         try:
             config = load(self._path)

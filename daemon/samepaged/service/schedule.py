@@ -1,4 +1,4 @@
-"""When the next scan is due."""
+"""Schedule of the scans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Schedule"]
 @dataclass
 class Schedule:
     """Scans every `interval` seconds, each up to `jitter` (a ratio) of that earlier or later, so that the hosts of a
-    fleet do not all scan at once. Times are of the monotonic clock, which a clock that is set does not move.
+    fleet do not all scan at once. Times are of the monotonic clock, which is independent of changes to the wall clock.
     """
 
     interval: float
@@ -20,10 +20,10 @@ class Schedule:
     due: float = 0.0
 
     def started(self, now: float) -> None:
-        """A scan begins now: the next is due an interval later."""
+        """Record the start of a scan; the next is due an interval later."""
         self.due = now + self.interval * (1 + self.random.uniform(-self.jitter, self.jitter))
 
     def change(self, interval: float, jitter: float, now: float) -> None:
-        """Take over other settings; a scan that is due stays due."""
+        """Apply new settings; a scan that is due stays due."""
         self.interval, self.jitter = interval, jitter
         self.due = min(self.due, now + interval)

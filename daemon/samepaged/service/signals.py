@@ -1,4 +1,4 @@
-"""Signals as flags: a handler notes that its signal came, and the loop acts on it when it next looks."""
+"""Signals as flags: a handler records its signal, and the loop acts on it at its next check."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Signals"]
 
-# Whatever would end the process at once, had it no handler: a guest may be suspended.
+# Signals that end the process by default; they need a handler, because a guest may be suspended.
 STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-# And what would stop it where it stands.
+# Signals that stop (pause) the process by default.
 STAND: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 RELOAD: Final = signal.SIGHUP
 
 
 class Signals:
-    """Catches what ends or stops a process, and SIGHUP, while its context is entered; for the main thread only."""
+    """Catches signals that end or stop a process, and SIGHUP, while its context is active; for the main thread only."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -55,16 +55,16 @@ class Signals:
 
     def wake(self) -> None:
         """End a `wait` from another thread."""
-        with contextlib.suppress(BlockingIOError):  # it is full of reasons to wake already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so the loop wakes anyway
             os.write(self._write, b"\0")
 
     def take_reload(self) -> bool:
-        """Whether a reload was asked for since this was last called."""
+        """Whether a reload was requested since the previous call."""
         asked, self._reload = self._reload, False
         return asked
 
     def wait(self, seconds: float) -> None:
-        """Wait until something happens, for so long at most."""
+        """Wait for a signal or `wake`, at most `seconds`."""
         if self.stopping or self._reload:
             return
         deadline = time.monotonic() + max(seconds, 0)

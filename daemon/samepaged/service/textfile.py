@@ -1,4 +1,4 @@
-"""The metrics in a file, for node_exporter's textfile collector, on hosts that open no port."""
+"""Metrics file for node_exporter's textfile collector, for hosts without an open port."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Textfile:
         if path is None or snapshot is self._written:
             return
         try:
-            # A crash may lose it, as each start writes it anew. node_exporter ignores the temporary file beside it.
+            # Not synced: each start writes the file again. node_exporter ignores the temporary file beside it.
             with whole_file(path, 0o644, lasting=False) as beside:
                 beside.write_bytes(render(families(snapshot), openmetrics=False))
         except OSError as error:

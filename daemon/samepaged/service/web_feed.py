@@ -1,4 +1,4 @@
-"""The feed of the web process: its documents, which show the snapshot in each form that clients request."""
+"""Feed of the web process: documents of the snapshot in each form that clients request."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ __all__ = ["DocumentRenderer", "WebFeed"]
 log = logging.getLogger(__name__)
 
 SOURCES: Final = "/api/v1/sources"
-# Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/protocol.py).
+# Five of them and one of MAX_ATTRIBUTION_BYTES fit into one frame of the web process (web/protocol.py).
 MAX_DOCUMENT_BYTES: Final = 12 << 20
 MAX_ATTRIBUTION_BYTES: Final = 4 << 20
-# The page has ages, such as "3 min ago", besides the time at which it was made.
+# The page shows ages, such as "3 min ago", so it is rendered again after this time.
 PAGE_SECONDS: Final = 60.0
 
 
@@ -84,7 +84,7 @@ class WebFeed:
         return None if listener is None else WebClient(self._web, self._documents, listener)
 
     def _notify_client(self) -> None:
-        """Have the documents of a new snapshot made (called in any thread)."""
+        """Have the documents of a new snapshot rendered (called in any thread)."""
         client = self._client
         if client is not None:
             client.changed()
@@ -99,14 +99,14 @@ def _start(client: WebClient, stop: Callable[[], bool]) -> None:
 
 
 def _listener(config: Config) -> WebListener | None:
-    """The settings of the web process; None if the configuration has no address."""
+    """The settings of the web process; None without a configured address."""
     address = config.export.address
     return None if address is None else WebListener(*address, config.export.web_config_file)
 
 
 class DocumentRenderer:
-    """Makes the documents of the current snapshot, which `snapshot` returns. A document is made again when the part of
-    the snapshot that it shows is another; the page also when its ages are a minute old, and the metrics of this process
+    """Renders the documents of the current snapshot, which `snapshot` returns. A document is rendered again when its
+    part of the snapshot has changed; the page also after a minute, because of its ages, and the metrics of this process
     each time. `clock` is in seconds of the Unix epoch.
     """
 
@@ -126,7 +126,7 @@ class DocumentRenderer:
         )
 
     def __call__(self) -> list[Document]:
-        """All documents. A line of text replaces a document that cannot be made; the log has the error."""
+        """All documents. A line of text replaces a document that cannot be rendered; the error is in the log."""
         snapshot = self._snapshot()
         made = [
             *self._render_or_error("page", ("/",), lambda: [self._status_page(snapshot)]),
@@ -190,7 +190,7 @@ class DocumentRenderer:
 
 
 def _compact_json(value: object) -> bytes:
-    # In pieces: json.dumps would hold the interpreter for the whole of it, and a guest may be waiting for us.
+    # In pieces: json.dumps would hold the interpreter lock for the whole document, and a guest may be suspended.
     return "".join(json.JSONEncoder(separators=(",", ":")).iterencode(value)).encode()
 
 

@@ -254,8 +254,8 @@ def test_duplicate_key_names_the_first_line() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "f:1:1: is empty; write {} where the defaults are meant"),
-        ("# only a comment\n", "f:1:1: is empty; write {} where the defaults are meant"),
+        ("", "f:1:1: is empty; write {} for the defaults"),
+        ("# only a comment\n", "f:1:1: is empty; write {} for the defaults"),
         ("\n- scan\n", "f:2:1: ['scan'] is not a mapping; write lines of the form key: value"),
         ("scan", "f:1:1: 'scan' is not a mapping; write lines of the form key: value"),
         ("null", "f:1:1: null is not a mapping; write lines of the form key: value"),

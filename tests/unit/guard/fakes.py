@@ -20,7 +20,7 @@ ENTRY = Entry(URI, UUID, 7, "web-1", boot_id())
 
 @dataclass
 class FakeGuard:
-    """Notes what it is asked; `overdue` says that it resumed the guest."""
+    """Records the requests; `overdue` says that it resumed the guest."""
 
     calls: list[str] = field(default_factory=list)
     overdue: bool = False

@@ -1,4 +1,4 @@
-"""When an open entry is settled, and what happens to its guest until then."""
+"""Conditions under which an open entry is settled, and the treatment of its guest until then."""
 
 from __future__ import annotations
 

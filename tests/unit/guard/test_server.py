@@ -1,4 +1,4 @@
-"""The guard by its messages: what it does when the scanner is late, hangs, or ends."""
+"""The guard through its messages: reactions to a late, hung or ended scanner."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 # A deadline that passes at once, and one that never does.
 AT_ONCE, NEVER = 0.01, 1000.0
-# Shorter than in earnest, and longer than what a test does meanwhile.
+# Shorter than in production, and longer than the steps of a test.
 IN_FLIGHT_SECONDS = 1.0
 
 

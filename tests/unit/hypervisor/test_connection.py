@@ -1,4 +1,4 @@
-"""What becomes of a connection when a call on it does not return."""
+"""State of a connection when a call on it does not return."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_dump_keeps_its_connection_open(hypervisor: LibvirtHypervisor, links: li
     thread = threading.Thread(target=lambda: hypervisor.call("dumping", dump, None))
     thread.start()
     assert begun.wait(10)
-    hypervisor.connect()  # to resume the guest whose dump hangs
+    hypervisor.connect()  # to resume the guest with the hung dump
     assert len(links) == 2
     assert not links[0].closed
     release.set()

@@ -15,7 +15,7 @@ NOVA_1_1 = "http://openstack.org/xmlns/libvirt/nova/1.1"
 NOVA_1_0 = "http://openstack.org/xmlns/libvirt/nova/1.0"
 PROJECT = "5f0a7c2b9d3e4816a2c4e6f80b1d3579"
 
-# The forms that Nova and KubeVirt write, with the elements that stand around what is read.
+# The forms that Nova and KubeVirt write, with the elements around the parsed ones.
 NOVA = """\
 <name>instance-0000002a</name>
 <uuid>0b7f4c1e-6a52-4f0e-9c39-5d1f2a3b4c5d</uuid>
@@ -164,7 +164,7 @@ def nova(uuids: list[str]) -> ET.Element:
     return element(f"{{{NOVA_1_1}}}instance", {}, "", [element(f"{{{NOVA_1_1}}}owner", {}, "", projects)])
 
 
-# Elements as deep as what is read, which chance alone seldom builds.
+# Elements as deep as the parsed ones, which random generation seldom builds.
 CLAIMS = st.one_of(
     st.lists(TEXTS, min_size=1, max_size=2).map(nova),
     st.just(element("{http://kubevirt.io}kubevirt", {}, "", [])),

@@ -1,4 +1,4 @@
-"""QEMU's own words on where a guest's RAM lies."""
+"""QEMU's reports of the addresses of a guest's RAM."""
 
 from __future__ import annotations
 

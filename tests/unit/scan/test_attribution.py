@@ -1,4 +1,4 @@
-"""Which scans ask whose a guest's pages are, and what is kept of a guest for that."""
+"""Selection of scans with page attribution, and the state kept per guest for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GUEST = Guest("web", guest_id("web"), 1, False, QemuProcess(7, 100), XML)
 
 
 def kept(attribution: AttributionSchedule, guest: Guest = GUEST) -> object:
-    """What is kept of a guest, whose next scan is due."""
+    """The state kept for a guest with a due scan."""
     session = attribution.open_session(guest, 0, lambda: False)
     assert session is not None
     return session.cache
@@ -55,7 +55,7 @@ def test_kernel_cache_is_per_process() -> None:
     [
         ({"every": 1}, True),
         ({"names": True}, True),
-        ({"btf_directory": Path("/srv/types")}, False),  # what could not be known without it is looked for anew
+        ({"btf_directory": Path("/srv/types")}, False),  # values that depend on it are searched again
         ({"enabled": False}, False),
     ],
 )
@@ -103,7 +103,7 @@ def guests(*gib: int) -> list[Guest]:
     ]
 
 
-# What is found of 4 GiB of a guest takes 32 MiB.
+# The result for 4 GiB of a guest takes 32 MiB.
 NARROW = SourcesConfig(enabled=True, every=1, memory_limit=64 << 20)
 
 

@@ -1,4 +1,4 @@
-"""What the service says of whose the guests' pages are, and what it says no more under another configuration."""
+"""The service's page attribution reports, and their removal after a change of the configuration."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def info(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
 
 
 def details(line: str) -> dict[str, str]:
-    """A parser of its own: words `key=value`, of which a value in quotes is a JSON string."""
+    """A parser of its own: words `key=value`, and a value in quotes is a JSON string."""
     pairs = re.findall(r' (\w+)=("(?:[^"\\]|\\.)*"|\S+)', line)
     assert " ".join(f"{key}={value}" for key, value in pairs) == line.partition(" ")[2]
     assert len({key for key, _ in pairs}) == len(pairs)

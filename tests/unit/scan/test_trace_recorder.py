@@ -1,4 +1,4 @@
-"""Recording traces beside the scans: a disk that does not follow costs traces, and never a scan."""
+"""Recording of traces beside the scans: a slow disk loses traces, and never delays a scan without bound."""
 
 from __future__ import annotations
 
