@@ -1,4 +1,4 @@
-"""Which guest to move where: how near to the best the plans are, and what a fleet of 200 guests on 20 hosts takes.
+"""Placement plans: distance from the optimum, and cost for a fleet of 200 guests on 20 hosts.
 
 The large fleet is measured in a process of its own, because a process's peak of memory never falls. Its guests are of
 20 images, in no order on the hosts; each has 70% of its image's contents, 90% of a base's, and its own.
@@ -36,7 +36,7 @@ MIB_PAGES: Final = 256
 
 
 class Cost(TypedDict):
-    """What a large plan took and brought; `broken` counts moves that break a limit."""
+    """Cost and gain of a large plan; `broken` counts moves that break a limit."""
 
     seconds: float
     mib: float
