@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: handled only at points at which the demo can exit, so that a start is never interrupted."""
+"""Ctrl-C, SIGTERM and a closed terminal: handled only between starts, so that none is interrupted."""
 
 from __future__ import annotations
 
