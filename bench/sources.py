@@ -128,12 +128,12 @@ def rows() -> list[Row]:
         },
         {"name": "owners: cold ÷ hashing it", "value": (cold.rests[0] - plain_rest) / hashed, "unit": "ratio"},
         {
-            "name": "owners: the answers from them ÷ hashing it",
+            "name": "owners: time of reading the results ÷ hashing time",
             "value": statistics.median(answering) / hashed,
             "unit": "ratio",
         },
         {
-            "name": "owners: labelled, of the pages in use",
+            "name": "owners: labelled share of used pages",
             "value": ownership.labelled_ratio,
             "unit": "ratio",
             "at_least": 0.97,

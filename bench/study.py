@@ -141,4 +141,4 @@ def rows() -> Iterator[Row]:
         assert {one["trace_pairs"] for one in found["pairs"]} == {300} or scale > 1
     name = f"study of {count:,} traces of {len(MACHINES)} guests of 1 to 8 GiB"
     yield {"name": name, "value": round(seconds, 1), "unit": "s", "at_most": 300}
-    yield {"name": "peak memory of that", "value": round(max(most) / (1 << 30), 2), "unit": "GiB", "at_most": 4}
+    yield {"name": "peak memory of that study", "value": round(max(most) / (1 << 30), 2), "unit": "GiB", "at_most": 4}

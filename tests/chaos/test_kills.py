@@ -130,7 +130,7 @@ class Run:
         assert self.host.bystander_is_left_alone()
 
     def _all_is_over(self, kind: str, killed: float, brood: list[Process]) -> None:
-        """After the scanner's death its child processes end too, and with them every process that could suspend a guest."""
+        """After the scanner's death its child processes end, including all that could suspend a guest."""
         self._ran(killed)
         for process in brood:
             if not process.ended(max(0.0, killed + LAST_LOOK - time.monotonic())):

@@ -52,7 +52,7 @@ def test_lost_sharing_fires_an_alert(
         assert (
             alert["labels"] | {"domain": losing.name, "severity": "warning", "instance": one.address} == alert["labels"]
         )
-        assert f"Guest {losing.name} has lost 12" in alert["annotations"]["summary"]  # 128 MiB, minus the remaining pages
+        assert f"Guest {losing.name} has lost 12" in alert["annotations"]["summary"]  # 128 MiB minus the rest
 
         losing.fill(0, PAGES, 1, 10)
         alerts.wait_for("SamepageSharingDropped", firing=False)

@@ -54,7 +54,7 @@ def samepaged(libvirtd: Libvirtd, tmp_path: Path) -> Samepaged:
 
 @pytest.fixture(autouse=True)
 def every_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test did, no guest is left paused, unless the test itself paused it (and then it says so)."""
+    """Resume guests after each test, unless the test paused one itself and declares it."""
     yield
     if "connection" in request.fixturenames and request.node.get_closest_marker("leaves_paused") is None:
         connection = request.getfixturevalue("connection")

@@ -31,7 +31,7 @@ def planted(samepaged: Samepaged, a: Writer, b: Writer) -> dict[str, int]:
     a.fill(0, REGION_PAGES, 1, REGION_PAGES)
     b.fill(0, REGION_PAGES, 2, REGION_PAGES)
     # With equal commands, the guests' kernels have pages in common (of the terminal, for one) that they would not have after
-    # different commands: so the commands before differ, too.
+    # different commands: so earlier commands differ, too.
     b.fill(0, REGION_PAGES // 2, 2, REGION_PAGES)
     before = samepaged.scan("--mode", "snapshot", a.name, b.name)
     a.fill(0, 1000, 7, 10)

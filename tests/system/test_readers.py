@@ -1,4 +1,4 @@
-"""Both readers see the same memory, for all of libvirt's memory backings, and the process reader leaves the host as it was."""
+"""Both readers see the same memory, for all memory backings, and the process reader leaves the host as it was."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def install(package: Path) -> None:
 
 @pytest.fixture
 def running(package: Path, kvm_guest: Writer) -> None:
-    """The package installed, and its service running, as left by the test before, or installed again: unpacking the package
+    """The package installed, and its service running, as left by the test before, or reinstalled: unpacking the package
     is slow on the emulated host.
     """
     if not status().startswith("installed "):

@@ -1,6 +1,6 @@
 """A process that writes its memory on a test's command: the test's side, and, run as a program, the process itself.
 
-It stands for a QEMU with a guest that writes exactly as the test commands. Its region is one mapping, between two that allow
+It stands for a QEMU with a guest that writes on command. Its region is one mapping, between two that allow
 nothing, so that the kernel merges it with no other; and it is marked MADV_DONTFORK, as QEMU marks RAM.
 """
 

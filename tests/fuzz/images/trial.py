@@ -30,12 +30,12 @@ __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
 
 # Of processor time, for all that is thought of one image.
 SECONDS: Final = 5.0
-# What a process that ran against its limit says, or numpy for it.
+# Messages at the memory limit, of the process or of numpy.
 OUT_OF_MEMORY: Final = ("more memory than it may have", "MemoryError", "Unable to allocate")
 
 
 class HangError(BaseException):
-    """An image took longer than it may. Not an Exception: nobody may catch it."""
+    """An image exceeded its time. Not an Exception, so that no handler catches it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _End:
 
 
 class _Daemon:
-    """What the daemon says to the process, in its turn (client.py, session.py)."""
+    """The daemon's messages to the process (client.py, session.py)."""
 
     def __init__(self, channel: Channel, layout: RamMap, notes: NDArray[np.int64], plan: Plan) -> None:
         self.ownership: PageOwners | None = None
@@ -202,7 +202,7 @@ def attempt(
         kind, why = _kind(daemon, str(error))
     except HangError as error:
         kind, why = "hang", _where(error)
-    except (Exception, Unreadable) as error:  # noqa: BLE001 - whatever it is, it is a finding
+    except (Exception, Unreadable) as error:  # noqa: BLE001 - every error is a finding
         why = f"{type(error).__name__}{_where(error)}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
