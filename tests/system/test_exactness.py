@@ -30,7 +30,7 @@ def planted(samepaged: Samepaged, a: Writer, b: Writer) -> dict[str, int]:
     """What planting changes, in pages: 1,000 pages of ten contents in a, 500 of twenty in b, ten of them the same."""
     a.fill(0, REGION_PAGES, 1, REGION_PAGES)
     b.fill(0, REGION_PAGES, 2, REGION_PAGES)
-    # With equal commands, the guests' kernels have pages in common (of the terminal, for one) that they would not have after
+    # With equal commands, the guests' kernels have pages in common (of the terminal, for one) that are absent after
     # different commands: so earlier commands differ, too.
     b.fill(0, REGION_PAGES // 2, 2, REGION_PAGES)
     before = samepaged.scan("--mode", "snapshot", a.name, b.name)
