@@ -1,4 +1,4 @@
-"""The native module, which is built where it can be; all else about the package is in pyproject.toml."""
+"""Optional build of the native module; pyproject.toml holds all other package metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEMORY = "daemon/samepaged/memory"
 
 
 def pkg_config(what: str, package: str, otherwise: Sequence[str] = ()) -> list[str]:
-    """The compiler's or linker's options for `package`, as pkg-config knows them."""
+    """Return the compiler's or linker's options for `package` from pkg-config, or `otherwise`."""
     command = shutil.which("pkg-config")
     if command is None:
         return list(otherwise)
@@ -40,8 +40,8 @@ def page_hashing() -> Extension:
 
 
 def can_be_built(extension: Extension) -> bool:
-    """Whether `extension` compiles and links here. Tried before setuptools is told of it, because a wheel is named
-    after what setuptools is told: one without the module must not be named as if it held one.
+    """Return whether `extension` compiles and links here. Runs before setuptools receives the extension, because
+    a wheel's name depends on its extensions: a wheel without the module must not have a platform's name.
     """
     with tempfile.TemporaryDirectory() as directory:
         trial = Distribution({"name": "samepaged", "package_dir": {"": "daemon"}, "ext_modules": [extension]})
@@ -59,7 +59,7 @@ def can_be_built(extension: Extension) -> bool:
 
 
 def native() -> dict[str, Any]:
-    """What to tell setuptools of the native module, if it can be built."""
+    """Return setuptools' arguments for the native module, or none if it does not build."""
     extension = page_hashing()
     if not can_be_built(extension):
         return {}

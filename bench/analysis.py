@@ -1,4 +1,4 @@
-"""What the sharing of a large host costs: from the digests of its guests to the report, all pairs, in time and memory.
+"""Time and memory of the sharing analysis of a large host: from its guests' digests to the report of all pairs.
 
 Each measurement is a process of its own, because a process's peak of memory never falls. The guests are synthetic:
 15% zero pages, 10% duplicates, 10% in every guest, 30% in the guests of one of four images, the rest their own.
@@ -35,7 +35,7 @@ ROUNDS: Final = 3
 
 
 class Cost(TypedDict):
-    """What one analysis took: `page_bytes` is the peak, the digests' own 8 bytes included, for each page."""
+    """Cost of one analysis: `page_bytes` is the peak, the digests' own 8 bytes included, for each page."""
 
     seconds: float
     page_bytes: float

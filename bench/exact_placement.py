@@ -1,4 +1,4 @@
-"""The best placement there is, by an exact solver; and small fleets to compare with it.
+"""Optimal placement by an exact solver, and small fleets for the comparison.
 
 Binary x[g, h]: guest g is on host h. y[c, h] >= x[g, h] for each guest g that has a content of class c: host h has it.
 Minimise Σ weight[c] · y[c, h], with each guest on one host, and memory within each host's limit. The order of moves is
@@ -56,7 +56,7 @@ def sharing(incidence: Incidence, hosts_of: NDArray[np.int64]) -> NDArray[np.int
 
 
 def found_gain(incidence: Incidence, terms: Constraints, effort: Effort | None = None) -> int:
-    """What our search gains, by moves that keep to the terms."""
+    """Return the gain of our search, by moves within the limits."""
     effort = effort or Effort.for_guests(len(terms.origin))
     steps = find_steps(incidence, terms, effort=effort)
     assert is_feasible(terms, steps), "a plan breaks a limit"
@@ -64,9 +64,9 @@ def found_gain(incidence: Incidence, terms: Constraints, effort: Effort | None =
 
 
 def best_gain(incidence: Incidence, terms: Constraints, seconds: float = 60) -> int:
-    """What the best arrangement within the limits gains, or the best that HiGHS finds in so many seconds."""
+    """Return the gain of the optimal arrangement within the limits, or of the best one HiGHS finds in `seconds`."""
     guests, hosts = range(len(terms.origin)), range(len(terms.limits))
-    solver = highspy.Highs()  # type: ignore[no-untyped-call]  # it has no types
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]  # untyped
     solver.silent()
     solver.setOptionValue("time_limit", seconds)
     solver.setOptionValue("threads", 1)
@@ -88,7 +88,7 @@ def best_gain(incidence: Incidence, terms: Constraints, seconds: float = 60) -> 
 
 
 def best_in_reach(incidence: Incidence, terms: Constraints) -> int:
-    """What the best arrangement gains to which moves lead that each keep to the limits: all of these are looked at."""
+    """Return the gain of the best arrangement reachable by moves within the limits, by exhaustive search."""
     start = tuple(terms.origin.tolist())
     memory, limits = terms.memory.tolist(), terms.limits.tolist()
     seen, todo = {start}, [start]

@@ -1,4 +1,4 @@
-"""What a question to a fleet takes: all pairs of hosts that share, of 1,000 hosts with 32 guests each.
+"""Time of a fleet query: all pairs of sharing hosts among 1,000 hosts with 32 guests each.
 
 The traces are as `samepaged traces export --sample 256 --newest` leaves them: a file a host. The guests are synthetic,
 of 4 GiB: each has nine tenths of one of 20 images, 95% of two applications, each of which some 50 guests of the fleet
@@ -98,7 +98,7 @@ def write_fleet(place: Path, hosts: int) -> None:
 
 
 def ask(place: Path) -> tuple[float, int]:
-    """What `samepaged fleet sharing` takes, in seconds, and how many pairs of hosts it finds."""
+    """Return the seconds of `samepaged fleet sharing` and the number of host pairs found."""
     command = [
         str(Path(sys.executable).with_name("samepaged")),
         "fleet",

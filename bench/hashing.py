@@ -1,4 +1,4 @@
-"""How much hashing adds to copying, natively and in Python, and what another thread feels of it.
+"""Cost of hashing relative to copying, native and in Python, and its effect on another thread.
 
 Every figure is a ratio of two things measured side by side on the same memory of another process, the median over
 rounds: absolute rates drift with the machine, these hardly.
@@ -35,7 +35,7 @@ SEED: Final = 0x5EED
 HELD: Final = 512 * MIB
 ROUNDS: Final = 15
 GAP_ROUNDS: Final = 5
-# What the copy without hashing is done in. From here to 4 MiB it is equally fast; in smaller chunks it is slower.
+# Chunk size of the copy without hashing. Speed is constant from here to 4 MiB; smaller chunks are slower.
 CHUNK: Final = MIB
 
 HOLDER: Final = """
@@ -100,7 +100,7 @@ libc.process_vm_readv.restype = ctypes.c_ssize_t
 
 @contextmanager
 def held(advice: str, size: int = HELD) -> Iterator[Held]:
-    """A process that holds `size` bytes, in pages as madvise's `advice` says."""
+    """A process that holds `size` bytes, with madvise `advice` applied."""
     command = [sys.executable, "-c", HOLDER, str(size), advice]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

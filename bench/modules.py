@@ -5,8 +5,8 @@
 
 A real guest runs under a libvirtd of its own. The daemon scans it in this process; the web process runs in a
 thread, on a socket pair. From the call that lists the running domains until the reply, a profile hook records the
-modules in which a function or method runs. Import time does not count: all modules are imported before. Nor do methods
-that dataclasses generate: a module of which only these run has a value type that passes by, and no step of the line.
+modules in which a function or method runs. Import time does not count: all modules are imported before. Methods
+that dataclasses generate do not count either: a module in which only these run holds a value type, not a step.
 Modules that serve another purpose than this line are left out, by name below: `sd_notify` among them, which serves the
 service manager. A module that serves the line as well as another purpose counts.
 """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["rows"]
 
 MEMORY = 1024
-# The kernel keeps some for itself; the region is what is left, and all of it is written.
+# The kernel reserves some memory; the region is the rest, fully written.
 REGION = 800
 REPEATS = 7
 THREADS = (1, 2)
@@ -37,7 +37,7 @@ THREADS = (1, 2)
 
 @contextlib.contextmanager
 def _guest() -> Iterator[tuple[str, Writer]]:
-    """A guest of 1 GiB of which every page was written, and no two pages are the same."""
+    """A guest of 1 GiB with every page written and all pages distinct."""
     libvirt.registerErrorHandler(lambda *_: None, None)
     with tempfile.TemporaryDirectory(prefix="spb-") as root, private_libvirtd(Path(root)) as daemon:
         spec = Spec("samepaged-bench", memory=MEMORY, cmdline=f"region={REGION} init_on_alloc=1")
@@ -54,7 +54,7 @@ def _snapshot(scanner: GuestScanner, domain: Domain) -> float:
 
 
 def _dump(writer: Writer, directory: Path) -> float:
-    """Seconds of `virsh dump --memory-only`, for all of which it keeps the guest paused."""
+    """Return the seconds of `virsh dump --memory-only`, which pauses the guest for its whole duration."""
     path = directory / "dump"
     began = time.monotonic()
     writer.domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)

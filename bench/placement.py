@@ -1,4 +1,4 @@
-"""Which guest to move where: how near to the best the plans are, and what a fleet of 200 guests on 20 hosts takes.
+"""Placement plans: distance from the optimum, and cost for a fleet of 200 guests on 20 hosts.
 
 The large fleet is measured in a process of its own, because a process's peak of memory never falls. Its guests are of
 20 images, in no order on the hosts; each has 70% of its image's contents, 90% of a base's, and its own.
@@ -36,7 +36,7 @@ MIB_PAGES: Final = 256
 
 
 class Cost(TypedDict):
-    """What a large plan took and brought; `broken` counts moves that break a limit."""
+    """Cost and gain of a large plan; `broken` counts moves that break a limit."""
 
     seconds: float
     mib: float
@@ -132,11 +132,11 @@ def rows() -> Iterator[Row]:
     cost: Cost = json.loads(subprocess.check_output([sys.executable, __file__]))
     name = "placement of 200 guests of 1 GiB on 20 hosts"
     yield {"name": name, "value": round(cost["seconds"], 1), "unit": "s", "at_most": 120}
-    yield {"name": "peak memory of that", "value": round(cost["mib"]), "unit": "MiB", "at_most": 4096}
-    yield {"name": "gain of that", "value": round(cost["gain_gib"], 2), "unit": "GiB"}
-    yield {"name": "that ÷ what no plan can exceed", "value": round(cost["of_bound"], 4), "unit": "ratio"}
-    yield {"name": "moves of that", "value": cost["moves"], "unit": "moves", "at_most": 3 * GUESTS}
-    yield {"name": "moves of that which break a limit", "value": cost["broken"], "unit": "moves", "at_most": 0}
+    yield {"name": "peak memory of that plan", "value": round(cost["mib"]), "unit": "MiB", "at_most": 4096}
+    yield {"name": "gain of that plan", "value": round(cost["gain_gib"], 2), "unit": "GiB"}
+    yield {"name": "gain of that plan ÷ upper bound", "value": round(cost["of_bound"], 4), "unit": "ratio"}
+    yield {"name": "moves of that plan", "value": cost["moves"], "unit": "moves", "at_most": 3 * GUESTS}
+    yield {"name": "moves of that plan beyond a limit", "value": cost["broken"], "unit": "moves", "at_most": 0}
 
 
 if __name__ == "__main__":  # a measurement is a process of its own

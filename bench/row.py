@@ -1,4 +1,4 @@
-"""One figure, and what it has to be."""
+"""A benchmark figure and its bounds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Row(TypedDict):
 
 
 def met(row: Row) -> bool:
-    """Whether the figure is what it has to be."""
+    """Return whether the figure is within its bounds."""
     return row.get("at_least", float("-inf")) <= row["value"] <= row.get("at_most", float("inf"))
 
 
 def line(row: Row) -> str:
-    """The figure as a line of the table."""
+    """Return the figure as a line of the table."""
     wanted = f">= {row['at_least']:g}" if "at_least" in row else f"<= {row['at_most']:g}" if "at_most" in row else ""
     mark = "" if met(row) else "  MISSED"
     return f"{row['name']:<66} {row['value']:>9.4g} {row['unit']:<12} {wanted}{mark}"

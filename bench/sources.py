@@ -1,4 +1,4 @@
-"""What it costs to ask whose the pages are: scans of one full guest of 4 GiB with and without, in turn."""
+"""Cost of page attribution: alternating scans of one full guest of 4 GiB with and without it."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _filled(scanner: GuestScanner, domain: Domain) -> ScannedGuest:
 
 
 def rows() -> list[Row]:
-    """The figures of this part: medians of scans taken in turn. A part of what is thought over is done beside the rest
-    of the scan, by another process: what counts is how much later the scan ends.
+    """Return the figures of this part: medians of alternating scans. A part of the analysis runs in parallel with the
+    scan, in another process: the figure is the delay of the scan's end.
     """
     without, with_, answering = _Taken(), _Taken(), []
     with _guest() as (uri, native), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
@@ -128,12 +128,12 @@ def rows() -> list[Row]:
         },
         {"name": "owners: cold ÷ hashing it", "value": (cold.rests[0] - plain_rest) / hashed, "unit": "ratio"},
         {
-            "name": "owners: the answers from them ÷ hashing it",
+            "name": "owners: time of reading the results ÷ hashing time",
             "value": statistics.median(answering) / hashed,
             "unit": "ratio",
         },
         {
-            "name": "owners: labelled, of the pages in use",
+            "name": "owners: labelled share of used pages",
             "value": ownership.labelled_ratio,
             "unit": "ratio",
             "at_least": 0.97,

@@ -1,4 +1,4 @@
-"""What a trace of a guest of 4 GiB takes: on disk, to write, and of the time of the scan that leaves it."""
+"""Cost of a trace of a guest of 4 GiB: disk space, write time, and share of the scan's time."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from demo.stop import Stop, Stopped
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Should the demo be killed, what it started leaves as well.
+# If the demo is killed, its child processes end too.
 SAMEPAGED = ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "samepaged")
 INTERVAL = 5
 # As long as the first scan of three small guests may take on a busy machine.
@@ -38,7 +38,7 @@ class DemoError(Exception):
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
+    """Return an unused port of the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -91,7 +91,7 @@ def show_table(config: Path, stop: Stop) -> None:
 
 @contextlib.contextmanager
 def daemon(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`samepaged run` in the background; what it says goes to `log`."""
+    """`samepaged run` in the background; its output goes to `log`."""
     with log.open("wb") as said:
         process = subprocess.Popen(
             [*SAMEPAGED, "run", "--config", str(config)],
@@ -152,7 +152,7 @@ def show(uri: str, seconds: float, directory: Path, stop: Stop) -> None:
 
 
 def demo(seconds: float, stop: Stop) -> None:
-    """Everything, from the images to the last table. Whatever was started is ended on the way out, however it ends."""
+    """Run the demo, from the images to the last table. All child processes are ended on every exit path."""
     with contextlib.ExitStack() as stack:
         # Not below /tmp: QEMU's user need not see root's, nor an AppArmor profile allow it.
         path = stack.enter_context(tempfile.TemporaryDirectory(prefix="samepaged-demo-", dir="/var/tmp"))
@@ -200,7 +200,7 @@ def main() -> int:
     except Stopped:
         pass
     except BrokenPipeError:
-        # Whoever read has left (`make demo | head`); the interpreter's own last flush must find somebody.
+        # The reader closed the pipe (`make demo | head`); the interpreter's final flush still needs a valid target.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (DemoError, OSError, RuntimeError, libvirt.libvirtError, subprocess.SubprocessError) as error:

@@ -31,8 +31,8 @@ UPDATE_AFTER = 20
 # Under emulation on a busy machine; KVM and an idle machine take a tenth of it.
 BOOT_SECONDS = 180.0
 
-# `seq` writes the same pages wherever it runs. A web server holds its site and a cached copy of a part of it, and
-# some memory that is its alone; where the kernel was told `update`, it replaces its site after a while.
+# `seq` writes the same pages in every guest. A web server holds its site and a cached copy of a part of it, and
+# some memory that is its alone; with `update` on the kernel command line, it replaces its site after a while.
 WEB = f"""\
 /bin/busybox mount -t devtmpfs devtmpfs /dev
 seq 1000000 2200000 > /tmp/site
@@ -113,7 +113,7 @@ def booted(connection: Any, machines: Machines, accel: str, stop: Stop) -> Itera
             stop.check()
             domain = connection.createXML(machines.xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
             domains.append(domain)
-            # At once: what a guest says before somebody listens is lost, and it takes a second to say anything.
+            # Connect at once: guest output before the connection is lost, and the first output takes a second.
             path = _one(ET.fromstring(domain.XMLDesc()), "devices/console").get("tty")  # noqa: S314  # libvirt's own
             consoles[spec.name] = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         _wait_until_up(consoles, stop)
@@ -141,7 +141,7 @@ def _wait_until_up(consoles: dict[str, int], stop: Stop) -> None:
             message = f"{', '.join(waiting)} did not come up in {BOOT_SECONDS:.0f} s; said {heard[waiting[0]][-500:]!r}"
             raise TimeoutError(message)
         for name in waiting:
-            # EIO: QEMU has not opened its end, or has gone; the deadline tells.
+            # EIO: QEMU has not opened its end, or has exited; the deadline decides.
             with contextlib.suppress(OSError):
                 heard[name] += os.read(consoles[name], 4096)
             if UP in heard[name]:

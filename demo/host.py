@@ -1,4 +1,4 @@
-"""What the machine offers: its libvirt or one of our own, KVM or emulation."""
+"""The machine's capabilities: its libvirt or a private one, KVM or emulation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["MACHINE", "boots_with_kvm", "hypervisor"]
 
 MACHINE = "qemu:///system"
 UP = b"samepaged-guest-up"
-# A guest that KVM runs is up within two seconds; one that it cannot run says nothing for ever, or ends at once.
+# A guest that KVM runs is up within two seconds; otherwise it prints nothing or exits at once.
 KVM_SECONDS = 8.0
 # libvirtd's own start; the guests come later.
 LIBVIRTD_SECONDS = 90.0
@@ -59,7 +59,7 @@ def hypervisor(root: Path, stop: Stop) -> Iterator[str]:
             raise RuntimeError(message)
         yield said
     finally:
-        # The end of its standard input is what ends it.
+        # It exits at the end of its standard input.
         keeper.communicate()
 
 
@@ -84,7 +84,7 @@ def boots_with_kvm(connection: Any, kernel: Path, image: Path, stop: Stop) -> bo
 
 
 def _wait_for_line(process: subprocess.Popen[bytes], word: bytes, patience: float, stop: Stop) -> bytes:
-    """What `process` prints until `word` is in it, or it ends, or `patience` seconds are over."""
+    """Return the output of `process` until `word` appears, the process ends, or `patience` seconds pass."""
     assert process.stdout is not None  # noqa: S101  # it was asked for
     heard, deadline = b"", time.monotonic() + patience
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""`python -m demo.keeper ROOT`: keeps a private libvirtd for as long as somebody holds its standard input open.
+"""`python -m demo.keeper ROOT`: runs a private libvirtd until its standard input is closed.
 
 A process of its own, in a session of its own: the terminal's Ctrl-C does not reach libvirtd, which is ended after its
 guests and not before them; and the libvirtd of a demo that was killed ends all the same.
@@ -25,7 +25,7 @@ def main(root: Path) -> None:
         with private_libvirtd(root) as libvirtd:
             print(libvirtd.uri, flush=True)  # noqa: T201  # the parent reads it
             sys.stdin.read()
-    except Exception as error:  # noqa: BLE001  # whatever it is, nothing of this session may stay
+    except Exception as error:  # noqa: BLE001  # clean up after any error
         print(error, flush=True)  # noqa: T201  # likewise
         os.killpg(0, signal.SIGKILL)
 

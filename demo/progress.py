@@ -11,7 +11,7 @@ _BEGAN = time.monotonic()
 
 def say(line: str) -> None:
     """Print `line` at once: the next step may take a while, or be another program that prints."""
-    print(line, flush=True)  # noqa: T201  # this is what a demo is for
+    print(line, flush=True)  # noqa: T201  # a demo prints
 
 
 def elapsed() -> str:

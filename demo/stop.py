@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: noticed only where the demo can leave, so that no start is cut in half."""
+"""Ctrl-C, SIGTERM and a closed terminal: handled only between starts, so that none is interrupted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Stop", "Stopped"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: somebody has seen enough
+class Stopped(Exception):  # noqa: N818  # not an error: the user ends the demo
     """The demo was asked to leave."""
 
 

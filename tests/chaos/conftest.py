@@ -26,7 +26,7 @@ __all__ = ["root"]
 
 NAMES: Final = [f"samepaged-chaos-{letter}" for letter in "abc"]
 BYSTANDER: Final = "samepaged-chaos-bystander"
-# In MiB: what a guest has, and what of it is filled. Reading it takes some 50 ms.
+# In MiB: a guest's memory, and the filled part. Reading it takes some 50 ms.
 MEMORY, REGION = 384, 256
 
 # They stay until the process of the tests ends, and the test of KSM counts all guests that it may merge.
@@ -40,7 +40,7 @@ RESTLESS: Final = "scan: {{interval: 1s, jitter: 0, max_drift: 1, {}}}"
 
 @dataclass(frozen=True)
 class Host:
-    """A libvirtd of the test's own with running guests, and one guest that the test has paused: nobody but the test may
+    """A libvirtd of the test's own with running guests, and one guest that the test has paused: only the test may
     resume that one.
     """
 
@@ -51,7 +51,7 @@ class Host:
 
     def bystander_is_left_alone(self) -> bool:
         state, why = self.witness.state(BYSTANDER)
-        # a libvirtd that restarts forgets who paused it
+        # a restarted libvirtd loses the reason of the pause
         return state == libvirt.VIR_DOMAIN_PAUSED and why in {
             libvirt.VIR_DOMAIN_PAUSED_USER,
             libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
@@ -94,7 +94,7 @@ def samepaged(host: Host, tmp_path: Path) -> Samepaged:
 
 @pytest.fixture(autouse=True)
 def nobody_is_left_paused(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test did: every guest runs, but for the one that was paused by somebody else."""
+    """After each test, resume all guests except the one that another client paused."""
     yield
     if "host" in request.fixturenames:
         host: Host = request.getfixturevalue("host")

@@ -1,8 +1,8 @@
-"""Clients that ask for nothing and will not go: `python -m tests.chaos.crowd PORT`, on loopback only.
+"""Clients that hold connections without a request: `python -m tests.chaos.crowd PORT`, on loopback only.
 
-Half-open ones connect and say nothing, or not all of a request (with TLS: of a handshake); slow ones send or read byte
-by byte. Who is turned away comes again. Says `ready` when each has been there once, ends when its input does, and then
-tells how it went.
+Half-open ones connect and send nothing, or part of a request (with TLS: of a handshake); slow ones send or read byte
+by byte. Rejected clients reconnect. Prints `ready` when each has connected once, ends at the end of its input, and
+then prints its results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPENINGS = (b"", b"G", b"GET /metrics HTTP/1.1\r\nHost: a\r\nX-Filler: ")
 
 @dataclass
 class Account:
-    """What the crowd has met. `awaited` have not been there yet."""
+    """Results of the crowd. `awaited` clients have not connected yet."""
 
     awaited: set[int]
     visits: int = 0
@@ -82,7 +82,7 @@ class Crowd:
                 pass
 
     async def slow(self, number: int) -> None:
-        # A small window: what is not read stays with the server.
+        # A small window: unread data stays in the server.
         port = socket.socket()
         port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         port.setblocking(False)

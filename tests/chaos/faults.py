@@ -32,7 +32,7 @@ class Disk:
         self.path = path
 
     def fill(self) -> None:
-        """Take what is left of blocks and inodes."""
+        """Allocate all free blocks and inodes."""
         filler = self.path / "filler"
         with contextlib.suppress(OSError):
             filler.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def small_disk(path: Path) -> Iterator[Disk]:
     try:
         yield Disk(path)
     finally:
-        # lazily: what a process of a failed test still has open must not keep it mounted
+        # lazily: files still open in a process of a failed test must not block it
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
@@ -83,7 +83,7 @@ class Clock:
 
 
 def clock(directory: Path) -> Clock:
-    """A clock of which nobody else knows."""
+    """A clock private to the daemon under test."""
     library = directory / "clock.so"
     subprocess.run(["cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(library), str(HERE / "clock.c")], check=True)
     return Clock(directory / "clock", library)
@@ -104,7 +104,7 @@ class NoForks:
 
     @contextlib.contextmanager
     def failing(self, most: int = 0) -> Iterator[None]:
-        """Where there are `most` tasks or more, no process and no thread can be made: clone(2) says EAGAIN."""
+        """Limit tasks to `most`: at the limit, clone(2) fails with EAGAIN for processes and threads."""
         limit = self.path / "pids.max"
         limit.write_text(str(most))
         try:
@@ -130,7 +130,7 @@ def _remove(group: Path) -> None:
 
 @contextlib.contextmanager
 def task_group() -> Iterator[NoForks]:
-    """A control group for a daemon. Skips where this machine lets none be made."""
+    """A control group for a daemon. Skips the test if this machine does not allow one."""
     for above in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
         path = above / f"samepaged-chaos-{os.getpid()}"
         try:

@@ -20,7 +20,7 @@ LINES: Final[list[str]] = []
 
 
 def at_most(limit: float | None, name: str, value: float, unit: str) -> None:
-    """Keep a figure, in place of an older one of its name, and fail where it is above `limit` (None: only told)."""
+    """Record a figure, replacing an older one of its name, and fail if it exceeds `limit` (None: record only)."""
     row = Row(name=name, value=value, unit=unit)
     if limit is not None:
         row["at_most"] = limit

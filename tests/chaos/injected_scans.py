@@ -101,7 +101,7 @@ class Run:
             self._scans.merging()
         except SamepagedError as error:
             return str(error), ""
-        except Exception:  # noqa: BLE001 - what it is stands in the report
+        except Exception:  # noqa: BLE001 - the report names it
             return None, traceback.format_exc()
         seen = {scan.name for scan in found.scans} | {skipped.name for skipped in found.skipped}
         missing = sorted(set(self._names) - seen)
@@ -171,7 +171,7 @@ def standard_error(path: Path) -> Iterator[None]:
 
 
 def main(config: str, step: str, offset: str, *names: str) -> None:
-    """Scan with every fault of the way that the configuration says."""
+    """Scan with every fault of the configured kind."""
     libvirt.registerErrorHandler(lambda *_: None, None)
     softdirty.supported()
     injection, every, first = Injection(Path(os.environ["SAMEPAGED_CHAOS_INJECT"])), int(step), int(offset)
@@ -185,7 +185,7 @@ def main(config: str, step: str, offset: str, *names: str) -> None:
     ):
         logging.basicConfig(stream=sys.stderr, level=logging.INFO)
         run = Run(scans, injection, list(names), log, connection)
-        scans.scan()  # what is imported late is imported now
+        scans.scan()  # load lazily imported modules now
         scans.merging()
         scans.scan()
         for kind in Kind:

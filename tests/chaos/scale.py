@@ -75,5 +75,5 @@ def _chosen() -> Scale:
 SCALE: Final = _chosen()
 # In the environment for the workers of pytest-xdist, too.
 SEED: Final = int(os.environ.setdefault("SAMEPAGED_CHAOS_SEED", str(random.randrange(2**32))))
-# The moments at which something is broken. What the machine does meanwhile is not repeated by the same seed.
+# The moments at which something is broken. The seed does not reproduce the machine's other activity.
 RANDOM: Final = random.Random(SEED)

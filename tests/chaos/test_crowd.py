@@ -45,14 +45,14 @@ PASSWORD: Final = "of the scraper"  # noqa: S105 - a test's
 
 @dataclass(frozen=True)
 class Scraper:
-    """A client as Prometheus is one, but that it connects anew each time."""
+    """A client like Prometheus, but with a new connection for each scrape."""
 
     port: int
     tls: bool = False
     user: str = ""
 
     def scrape(self) -> str:
-        """The metrics; raises what http.client does."""
+        """Return the metrics. Raises the exceptions of http.client."""
         if self.tls:
             trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
@@ -71,7 +71,7 @@ class Scraper:
 
 @dataclass(frozen=True)
 class Seen:
-    """What some time of scraping showed. Seconds: of each scrape, and between the ends of two scans."""
+    """Results of a period of scraping: seconds of each scrape, and between the ends of two scans."""
 
     scrapes: list[float]
     gaps: list[float]
@@ -155,7 +155,7 @@ def test_slow_clients_delay_nothing(host: Host, samepaged: Samepaged) -> None:
 
 @pytest.fixture
 def web_config() -> Iterator[Path]:
-    """A web configuration file with a certificate and a user, where the web process's user can read them."""
+    """A web configuration file with a certificate and a user, readable by the web process's user."""
     with tempfile.TemporaryDirectory(prefix="spc-") as name:
         directory = Path(name)
         directory.chmod(0o755)

@@ -21,12 +21,12 @@ from tests.support.processes import Family
 if TYPE_CHECKING:
     from tests.support.command import Samepaged
 
-# Scans after which memory must have found its level, and how many of them tell what that level is.
+# Scans after which memory use must be stable, and the number of them that define its level.
 SETTLED, SAMPLE = 10, 10
 
 
 def write(host: Host, number: int) -> None:
-    """A guest writes a quarter of what it uses anew. After some such writes, it holds as many contents as ever."""
+    """A guest rewrites a quarter of its used memory. After some rewrites, its number of contents is unchanged."""
     host.writers[number % 3].fill(RANDOM.randrange(1 << 15), 1 << 14, number, RANDOM.randrange(1, 1 << 14))
 
 
@@ -44,7 +44,7 @@ def test_memory_is_bounded_over_a_day(host: Host, samepaged: Samepaged) -> None:
         passing = contextlib.ExitStack()
         guests.callback(passing.close)
         for number in range(SCALE.scans):
-            # What happens in a day: guests write, one comes and goes, and the configuration is read again.
+            # Events of a day: guests write, one starts and stops, and the configuration is read again.
             write(host, number)
             if number % 25 == 5:
                 spec = Spec("samepaged-chaos-passing", memory=84, cmdline="region=1")

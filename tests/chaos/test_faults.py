@@ -1,4 +1,4 @@
-"""What a host can lack: room, a writable disk, a clock that can be trusted, processes, descriptors."""
+"""Missing host resources: disk space, a writable disk, a correct clock, processes, descriptors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def on(disk: Disk, samepaged: Samepaged) -> None:
 
 
 def known(one: Daemon) -> dict[str, float]:
-    """What is exported of the guests' sharing."""
+    """Return the exported sharing metrics of the guests."""
     return {name: value for name in NAMES if (value := one.metric(SHARING, domain=name)) is not None}
 
 
@@ -67,7 +67,7 @@ def complaints(one: Daemon, since: int) -> list[str]:
 
 
 def complained(one: Daemon, since: int, words: str, again: Callable[[], None] = lambda: None) -> None:
-    """Wait until a line of the log from this place on says the words."""
+    """Wait until a log line after this position contains the words."""
 
     def heard() -> bool:
         if any(words in line for line in complaints(one, since)):
@@ -83,7 +83,7 @@ def nobody_is_suspended(host: Host, seconds: float) -> None:
 
 
 def kill_while_suspended(host: Host, samepaged: Samepaged, one: Daemon, more: dict[str, str]) -> None:
-    """Scanner and guard die with a guest suspended: what they noted is found, wherever they could note it."""
+    """Scanner and guard die with a guest suspended: recovery finds their entry, in any writable journal directory."""
     with wait_for_child(one.process.pid, GUARD) as guard:
         host.witness.next_pause(lambda: one.process.poll() is None or pytest.fail(one.log))
         guard.kill()
@@ -98,7 +98,7 @@ def kill_while_suspended(host: Host, samepaged: Samepaged, one: Daemon, more: di
 
 @contextlib.contextmanager
 def broken(disk: Disk, how: str) -> Iterator[str]:
-    """The disk is `full` or `read-only`; gives what the system calls that."""
+    """Make the disk `full` or `read-only`; return the system's error text."""
     (disk.fill if how == "full" else disk.read_only)()
     try:
         yield {"full": "No space left", "read-only": "Read-only"}[how]
@@ -153,7 +153,7 @@ def test_wall_clock_jumps_change_no_deadline(host: Host, samepaged: Samepaged, t
             began = time.monotonic()
             one.wait_scans(3)
             assert time.monotonic() - began < max(15, 4 * usual)
-            # what is exported is of the clock as it is now
+            # exported times follow the current clock
             exported = one.metric(SUCCESS, domain=NAMES[0]) or 0.0
             assert abs(exported - (time.time() + ahead)) < 15
             assert set(known(one)) == set(NAMES)
@@ -172,7 +172,7 @@ def test_no_guard_means_no_suspension(host: Host, samepaged: Samepaged, room: in
         ):
             guard.kill()
             complained(one, since, "guard")
-            # the pause that was under way has ended: from now on there is none
+            # the pause in progress has ended: none follows
             assert host.witness.left_paused(5) == []
             nobody_is_suspended(host, 3)
             assert known(one).keys() == before.keys()
@@ -194,11 +194,11 @@ def test_missing_web_process_stops_no_scan(host: Host, samepaged: Samepaged) -> 
         with wait_for_child(one.process.pid, WEB) as web, group.failing():
             web.kill()
             complained(one, since, "temporarily unavailable")
-            for _ in range(2):  # scans go on without anybody to tell
+            for _ in range(2):  # scans continue without a web process
                 host.witness.next_pause()
             assert one.process.poll() is None, one.log
 
-        # the address is the same, the figures are there, and the counters go on from where they were
+        # the address is the same, the figures are present, and the counters continue
         def served() -> bool:
             with contextlib.suppress(OSError):
                 assert one.address == address
@@ -238,7 +238,7 @@ def test_descriptor_exhaustion_is_survived(host: Host, samepaged: Samepaged) -> 
             assert "has ended (" not in one.log
             held = family.held
             with few_descriptors(family.members["guard"].pid, 3):
-                # a guard that cannot connect to libvirt is none: nobody is suspended
+                # a guard without a libvirt connection does not count: no guest is suspended
                 host.libvirtd.stop(signal.SIGKILL)
                 host.libvirtd.start()
                 assert host.witness.left_paused(5) == []

@@ -204,7 +204,7 @@ def test_hanging_qemu_leaves_no_guest_paused(host: Host, tmp_path: Path) -> None
 
 @pytest.mark.timeout(1800)
 def test_one_hung_guest_does_not_delay_others(host: Host, samepaged: Samepaged, tmp_path: Path) -> None:
-    """The longest round with a guest whose QEMU hangs, beside the longest without one."""
+    """Compare the longest round with a hung QEMU to the longest without one."""
     a, b = host.writers[:2]
     samepaged.configure(RESTLESS.format(WAYS[0]) + f"\nguests: {{include: [{a.name}, {b.name}]}}")
     delays: list[float] = []

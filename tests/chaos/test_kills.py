@@ -40,7 +40,7 @@ WAYS: Final = (
 
 @dataclass
 class Tally:
-    """What has become of the guests."""
+    """Final states of the guests."""
 
     kills: int = 0
     while_suspended: int = 0
@@ -61,7 +61,7 @@ class Run:
         self._daemon: Daemon | None = None
 
     def scanner(self) -> Daemon:
-        """A daemon that is scanning; started anew where the last one was killed."""
+        """A scanning daemon; restarted if the last one was killed."""
         if self._daemon is None:
             self._way = next(self._ways)
             self.samepaged.configure(RESTLESS.format(self._way) + f"\nguests: {{exclude: [{BYSTANDER}]}}")
@@ -76,7 +76,7 @@ class Run:
             pass
 
     def kill(self, kind: str) -> None:
-        """Kill `scanner`, `guard` or `both`, and see what becomes of the guests."""
+        """Kill `scanner`, `guard` or `both`, and return the states of the guests."""
         one = self.scanner()
         witness, tally = self.host.witness, self.tally
 
@@ -130,7 +130,7 @@ class Run:
         assert self.host.bystander_is_left_alone()
 
     def _all_is_over(self, kind: str, killed: float, brood: list[Process]) -> None:
-        """The scanner is dead: what it started ends, too, and with it all that could suspend a guest."""
+        """After the scanner's death its child processes end, including all that could suspend a guest."""
         self._ran(killed)
         for process in brood:
             if not process.ended(max(0.0, killed + LAST_LOOK - time.monotonic())):
@@ -178,7 +178,7 @@ def test_scanner_killed_during_dump_leaves_no_hang(host: Host, samepaged: Samepa
         one = Daemon(samepaged)
         try:
             host.witness.next_pause()
-            # so soon, libvirt is about to open the FIFO, and nobody will ever read from it
+            # so soon, libvirt is about to open the FIFO, which has lost its reader
             time.sleep(RANDOM.uniform(0, 0.004))
             one.kill()
             hung += host.witness.left_paused(PATIENCE)
@@ -199,7 +199,7 @@ def test_stopped_scanner_loses_the_guest(host: Host, samepaged: Samepaged) -> No
     samepaged.configure(RESTLESS.format("mode: snapshot, max_pause: 500ms"))
     late = -DEADLINE
     for _ in range(SCALE.stops):
-        # One each: a guest whose pauses are overlong time and again is left alone.
+        # One each: the daemon stops scanning a guest after repeated overlong pauses.
         one = Daemon(samepaged)
         try:
             late = max(late, _stop_while_suspended(host, one) - DEADLINE)

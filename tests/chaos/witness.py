@@ -1,4 +1,4 @@
-"""What guests do, seen through a connection of the test's own."""
+"""Guest states and events, observed through the test's own connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pause:
 
 
 class _Asker:
-    """Does in a thread of its own what may never come to an end."""
+    """Runs calls that may hang in a separate thread."""
 
     def __init__(self) -> None:
         self._questions: SimpleQueue[Callable[[], Any]] = SimpleQueue()
@@ -47,12 +47,12 @@ class _Asker:
         while True:
             try:
                 answer = self._questions.get()()
-            except Exception as error:  # noqa: BLE001 - raised again by whoever asked
+            except Exception as error:  # noqa: BLE001 - raised again in the caller
                 answer = error
             self._answers.put(answer)
 
     def ask(self, question: Callable[[], Any], timeout: float) -> Any:
-        """The answer, or what it raises; TimeoutError where there is none."""
+        """Return the result or raise the call's exception. Raises TimeoutError if the call does not return."""
         self._questions.put(question)
         try:
             answer = self._answers.get(timeout=timeout)

@@ -1,4 +1,4 @@
-"""A real Alertmanager, and Prometheus with the project's rules, whose days are seconds here."""
+"""A real Alertmanager, and Prometheus with the project's rules, with days shortened to seconds."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["connection", "every_guest_runs_on", "libvirtd", "root", "samepaged"]
 
 RULES: Final = Path(__file__).parents[2] / "observability" / "prometheus" / "samepaged.rules.yml"
 
-# How long each duration in the rules is in these tests; one that is not named here is an error, as somebody has to
-# decide. A day is as long as a guest's sharing has to be known, and as what it had is remembered.
+# How long each duration in the rules is in these tests; an unlisted one is an error: add it
+# here. A day is both the minimum age of a guest's sharing figures and the length of the look-back.
 COMPRESSED: Final = {
     "4m": "1s",  # between two evaluations
     "15m": "1s",  # firing on while samepaged restarts
@@ -105,7 +105,7 @@ def alertmanager(directory: Path) -> Iterator[Alertmanager]:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who watches one samepaged: Prometheus, which tells Alertmanager."""
+    """The monitoring of one samepaged: Prometheus, which sends alerts to Alertmanager."""
 
     prometheus: Prometheus
     alertmanager: Alertmanager

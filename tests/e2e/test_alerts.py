@@ -1,4 +1,4 @@
-"""From a guest to the alert at Alertmanager, and from KSM to the ratio that says what it has captured."""
+"""From a guest to the alert at Alertmanager, and from KSM to the ratio of captured sharing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOOLS: Final = Path(__file__).parents[2] / "tools"
 # Whole at once, however busy the machine is: in slices, a scan of these guests may take half a minute.
 FAST: Final = "scan: {interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 5s}"
-# MiB and pages of which a test says what they hold: more than what the alert takes for little.
+# MiB and pages filled by the test: above the alert's minimum.
 REGION: Final = 128
 PAGES: Final = REGION * 256
 DAY: Final = COMPRESSED["1d"]
@@ -52,7 +52,7 @@ def test_lost_sharing_fires_an_alert(
         assert (
             alert["labels"] | {"domain": losing.name, "severity": "warning", "instance": one.address} == alert["labels"]
         )
-        assert f"Guest {losing.name} has lost 12" in alert["annotations"]["summary"]  # 128 MiB, less what stays
+        assert f"Guest {losing.name} has lost 12" in alert["annotations"]["summary"]  # 128 MiB minus the rest
 
         losing.fill(0, PAGES, 1, 10)
         alerts.wait_for("SamepageSharingDropped", firing=False)

@@ -40,7 +40,7 @@ VARIABLES: Final = sorted(
         if variable["type"] == "query"
     }
 )
-# What can go wrong with a guest has gone wrong with this one: KSM may not merge it, precopy cannot read it, and one of
+# A guest with every possible problem: KSM may not merge it, precopy cannot read it, and one of
 # its scans fails.
 ODD: Final = "samepaged-test-odd"
 MEMFD: Final = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
@@ -86,7 +86,7 @@ def scraped(libvirtd: Libvirtd, connection: Any, root: Path) -> Iterator[Scraped
         server = stack.enter_context(prometheus(root / "prometheus", one.address))
         with in_a_job(writers[-1], root):
             one.wait_scans(2)
-        # a scan with success, of which the scan before is known, too
+        # a successful scan after another successful scan
         one.wait_scans(3)
         yield Scraped(server, one.address)
 

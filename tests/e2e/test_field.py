@@ -1,4 +1,4 @@
-"""The field in small: two guests of an image of busybox whose contents are known, through the code that runs it all."""
+"""The field study in small: two busybox guests with known contents, through the complete code path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMMON = (100_000_000, 600)
 OWN = {"field-a": (200_000_000, 300), "field-b": (300_000_000, 200)}
 COPIES = 150
-# Of the first it is asked whose its pages are; of the second not, as if its kernel had 32 bits.
+# Page attribution runs for the first only, as if the second had a 32-bit kernel.
 ARCHITECTURES = {"field-a": "amd64", "field-b": "i386"}
 
 SCRIPT = """\
@@ -50,7 +50,7 @@ echo; echo "field: a note"; echo "field: done"
 
 
 def planted(first: int, pages: int) -> NDArray[np.uint64]:
-    """The hashes of what `plant` writes."""
+    """Return the hashes of the pages that `plant` writes."""
     text = b"".join(b"%d\n" % number for number in range(first, first + 410 * pages))[: pages * 4096]
     found = np.zeros(pages, dtype=np.uint64)
     best_hasher().hash_buffer(text, found, 4096, SEED)
@@ -59,7 +59,7 @@ def planted(first: int, pages: int) -> NDArray[np.uint64]:
 
 @pytest.fixture(scope="module")
 def place(libvirtd: Libvirtd, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """What the field leaves of the two cells, one after the other."""
+    """Results of the two cells, run one after the other."""
     place = Place(tmp_path_factory.mktemp("field"))
     tracer = Samepaged(write_config(root / "field", libvirtd.uri, ("2KiB", "8KiB")))
     for name, own in OWN.items():
@@ -83,7 +83,7 @@ def traces(place: Place, kind: str) -> dict[str, list[dict[int, int]]]:
 
 
 def said(place: Place, name: str, command: str) -> dict[str, Any]:
-    """What samepaged printed at the guest's last such scan."""
+    """Return samepaged's output at the guest's last such scan."""
     lines = (place.cell(name) / f"{command}.jsonl").read_text().splitlines()
     found: dict[str, Any] = json.loads(lines[-1])
     return found

@@ -33,12 +33,12 @@ pytestmark = [
 
 # Two executors, each a process with one core and 1 GiB.
 TWO_EXECUTORS: Final = "local-cluster[2,1,1024]"
-# To compile well would take the JVM longer than what is asked here.
+# Full JIT compilation would take longer than the queries of these tests.
 QUICK: Final = "-XX:TieredStopAtLevel=1"
 
 
 def children() -> dict[int, str]:
-    """The processes below this one, and what they run."""
+    """Return the descendants of this process and their commands."""
     found: dict[int, str] = {}
     parents = {os.getpid()}
     for path in sorted(

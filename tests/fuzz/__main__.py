@@ -44,7 +44,7 @@ def _here(name: str, inputs: int) -> None:
 
 
 def _apart(name: str, inputs: int) -> bool:
-    """Run a target in a process of its own, print its line, and tell whether it found nothing."""
+    """Run a target in a process of its own, print its line, and return whether it found nothing."""
     directory = CACHE / name
     (directory / "findings").mkdir(parents=True, exist_ok=True)
     (directory / "outcomes.json").unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def _apart(name: str, inputs: int) -> bool:
 
 
 def _reached(log: str) -> str:
-    """What libFuzzer's last line says of the branches that were reached."""
+    """Return the number of reached branches from libFuzzer's last line."""
     reached = re.findall(r" cov: (\d+) ", log)
     return f"; {reached[-1]} branches" if reached else ""
 

@@ -1,4 +1,4 @@
-"""Tries a target with many inputs, in this process: guided by coverage where atheris is installed, else by chance."""
+"""Tries a target with many inputs, in this process: guided by coverage if atheris is installed, else random."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Trial:
 
 
 def load(module: str) -> Target:
-    """The target in a module, instrumented where that can be."""
+    """Return a module's target, instrumented if possible."""
     if not GUIDED:
         target: Target = importlib.import_module(module).TARGET
         return target

@@ -23,7 +23,7 @@ class HangError(BaseException):
 
 @contextlib.contextmanager
 def bounded_time() -> Iterator[None]:
-    """Raise HangError in here after SECONDS of processor time: on a busy machine, the clock says little."""
+    """Raise HangError in here after SECONDS of processor time: wall time is unreliable on a busy machine."""
 
     def hang(*_: object) -> None:
         raise HangError(f"an input took more than {SECONDS} s")

@@ -64,7 +64,7 @@ class Outcomes:
 
 
 def _lines(refusal: Exception) -> Iterator[str]:
-    """What a user is told: a ConfigError has a line for each problem."""
+    """Return the message for the user: a ConfigError has a line for each problem."""
     yield from getattr(refusal, "problems", (str(refusal),))
 
 

@@ -1,4 +1,4 @@
-"""Headless Chromium, told what to do by its DevTools protocol over a pipe: no port, no other program."""
+"""Headless Chromium, controlled by its DevTools protocol over a pipe: no port, no other program."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Tab:
         return [event["params"] for event in self.events if event["method"] in methods]
 
     def value(self, expression: str) -> Any:
-        """What an expression of JavaScript comes to. This is the tester's: the page's own scripts stay disabled."""
+        """Return the value of a JavaScript expression. This is the tester's: the page's own scripts stay disabled."""
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
@@ -127,7 +127,7 @@ class Browser:
         return result
 
     def hear(self, deadline: float) -> None:
-        """Take what Chromium says next."""
+        """Receive Chromium's next message."""
         ready, _, _ = select.select([self._reading], [], [], max(deadline - time.monotonic(), 0))
         assert ready, "Chromium does not answer"
         data = os.read(self._reading, 1 << 20)
@@ -141,7 +141,7 @@ class Browser:
 
 
 def program() -> str | None:
-    """Where Chromium is, if it is anywhere."""
+    """Return Chromium's path, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 

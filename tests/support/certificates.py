@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and what it signs. openssl(1) makes them."""
+"""Certificates for tests: an authority, and certificates signed by it. openssl(1) makes them."""
 
 from __future__ import annotations
 

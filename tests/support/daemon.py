@@ -111,7 +111,7 @@ class Daemon:
         self.wait_higher(name, (self.metric(name) or 0) + count - 1, timeout=60)
 
     def stop(self) -> float:
-        """End it as systemd does, and tell how many seconds it took."""
+        """End it as systemd does, and return the seconds it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(10) == 0, self.log
@@ -139,7 +139,7 @@ def daemon(
     more: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
 ) -> Iterator[Daemon]:
-    """Run it; on leaving it is ended, by SIGKILL where the test has failed."""
+    """Run it; on leaving it is ended, by SIGKILL if the test failed."""
     one = Daemon(samepaged, notify, more=more, before=before)
     try:
         yield one

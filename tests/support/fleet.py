@@ -20,7 +20,7 @@ __all__ = ["WHEN", "guest", "rewrite", "write_mixed"]
 def guest(
     host: str, domain: str, pages: list[int], *, at: float = WHEN, uuid: str | None = None, hash_bits: int = 64
 ) -> Trace:
-    """A trace of a guest whose pages have these hashes."""
+    """A trace of a guest with these page hashes."""
     return trace(pages, host=host, domain=domain, at=at, uuid=uuid, hash_bits=hash_bits)
 
 

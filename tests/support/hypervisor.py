@@ -1,4 +1,4 @@
-"""A hypervisor and its domains that do as a test says, behind the protocols of samepaged.hypervisor."""
+"""A hypervisor and its domains controlled by a test, behind the protocols of samepaged.hypervisor."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class FakeDomain:
 
 @dataclass
 class FakeHypervisor:
-    """A connection with these domains: one, unless the test says otherwise."""
+    """A connection with these domains: one, unless the test sets another number."""
 
     domains: list[FakeDomain] = field(default_factory=lambda: [FakeDomain()])
     reachable: bool = True

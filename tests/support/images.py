@@ -1,4 +1,4 @@
-"""What test guests boot: a distribution's kernel, taken from its package and not installed, and initramfs images."""
+"""Boot files of test guests: a distribution's kernel, extracted from its package, and initramfs images."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def scanned(
 
 
 def whole(words: NDArray[np.uint64], layout: RamMap) -> PageOwners:
-    """Whose the pages of a whole memory are."""
+    """Return the page attribution of a whole memory."""
     ram = GuestRam(words, layout)
     return label_pages(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))
 

@@ -36,7 +36,7 @@ class Mapping:
 
     @property
     def program(self) -> bool:
-        """Whether it is a program's code or constants, which nobody writes to."""
+        """Whether it is a program's code or constants, which are never written."""
         return self.name.startswith("/") and self.permissions in {"r--p", "r-xp"}
 
 

@@ -1,4 +1,4 @@
-"""samepaged's processes, seen from outside: which there are, what they hold, and how they end."""
+"""samepaged's processes, seen from outside: their number, resources and ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Held:
-    """What a leak would add to."""
+    """Counts that a leak would increase."""
 
     descriptors: int
     threads: int

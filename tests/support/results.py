@@ -1,4 +1,4 @@
-"""Scans made by hand, for what shows them."""
+"""Handmade scan results, for tests of their presentation."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["answering"]
 
 @contextlib.contextmanager
 def answering(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
-    """Run a server that answers at `url`, within 30 s; ended on leaving. What it says goes to the file `log`."""
+    """Run a server that answers at `url`, within 30 s; ended on leaving. Its output goes to the file `log`."""
 
     def answers() -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):

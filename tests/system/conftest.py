@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connection", "every_guest_runs_on", "libvirtd", "root", "samepaged"]
 
-# One guest's region in MiB and in pages: the part of its memory that a test tells what to hold.
+# One guest's region in MiB and in pages: the part of its memory that tests fill.
 REGION = 16
 REGION_PAGES = REGION * 256
 LARGE = "samepaged-test-large"
@@ -23,7 +23,7 @@ LARGE = "samepaged-test-large"
 
 @pytest.fixture(scope="session")
 def pair(connection: Any, root: Path) -> Iterator[list[Writer]]:
-    """Two writer guests of one image, for the whole run. A test leaves them running, and says what they hold."""
+    """Two writer guests of one image, for the whole run. A test leaves them running, and fills their regions itself."""
     with running(
         connection, root, *(Spec(f"samepaged-test-{name}", cmdline=f"region={REGION}") for name in "ab")
     ) as writers:

@@ -59,7 +59,7 @@ def test_a_guest_that_keeps_ksm_away_is_told_with_the_reason(
 def test_passed_through_devices_are_marked_and_merge_nothing(
     samepaged: Samepaged, connection: Any, root: Path, pair: list[Writer]
 ) -> None:
-    # No device is passed through here: the argument only names what an operator would pass to QEMU.
+    # No device is passed through here: the argument only matches an operator's QEMU option.
     line = (
         "<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg value='-fw_cfg'/>"
         "<qemu:arg value='name=opt/org.samepaged/vfio-pci,string=1'/></qemu:commandline>"

@@ -1,4 +1,4 @@
-"""Whose the pages are, against what real guests say themselves, through the whole way that a scan goes."""
+"""Page attribution compared with real guests' own reports, through a complete scan."""
 
 from __future__ import annotations
 

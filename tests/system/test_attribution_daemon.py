@@ -1,4 +1,4 @@
-"""The daemon asks whose the pages are, and shows it as far as it may."""
+"""Page attribution in the daemon, exported as far as the configuration permits."""
 
 from __future__ import annotations
 

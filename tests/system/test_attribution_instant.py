@@ -1,4 +1,4 @@
-"""What is copied of a guest while it is suspended says what all of its memory says at that moment."""
+"""Attribution from the pages copied during suspension equals attribution from all memory at that instant."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_copied_pages_equal_full_memory(libvirtd: Libvirtd, guest: Writer, tmp_p
             found, owned, truth = scanned(described, suspender, kept, known, "snapshot", tmp_path)
             assert owned.note is None
             assert owned.labelled_ratio >= 0.97
-            # What came up between the look at the running guest and its suspension is missing, or it is right.
+            # Objects created between the first look at the running guest and its suspension are missing or correct.
             assert owned.missing <= 64
             unknown = np.count_nonzero((owned.kinds == KIND["unknown"]) & (found.digest.pages >= FIRST_HASH))
             assert unknown <= 4 * 64

@@ -1,4 +1,4 @@
-"""What scans take of a real guest's clock, and what bounds it."""
+"""Clock drift of a real guest due to scans, and its bound."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "samepaged-test-clock"
 ONLY = f"guests: {{include: ['{NAME}']}}"
-# In MiB: what the guest has, and what of it is filled, so that reading it dominates each pause.
+# In MiB: the guest's memory, and the filled part, so that reading it dominates each pause.
 MEMORY, REGION = 384, 256
 SCANS = 20
 

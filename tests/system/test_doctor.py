@@ -1,4 +1,4 @@
-"""What `samepaged doctor` says of real guests, and that it leaves them alone."""
+"""`samepaged doctor` reports on real guests and leaves them unchanged."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def guest(found: dict[str, Any], name: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def suspensions(uri: str, marker: Writer, log: Path) -> Iterator[Callable[[], int]]:
     """How often a guest has been suspended since this began. As events come in their order, `marker` is suspended to
-    hear that all before was heard; these are not counted.
+    confirm receipt of all earlier events; these suspensions are not counted.
     """
 
     def heard() -> int:
@@ -100,7 +100,7 @@ def test_doctor_suspends_and_creates_nothing(
         found = doctor(samepaged)
         assert sorted(samepaged.root.iterdir()) == before == [samepaged.config]
         assert suspended() == 0
-        samepaged.scan(a.name)  # which is heard
+        samepaged.scan(a.name)  # which raises an event
         assert suspended() >= 1
     assert [one["name"] for one in found["guests"]] == [writer.name for writer in pair]
 
@@ -276,7 +276,7 @@ def test_port_of_samepaged_is_ok(samepaged: Samepaged, pair: list[Writer]) -> No
 
 
 def answer(server: socket.socket) -> None:
-    """A web server of somebody else's."""
+    """An unrelated web server."""
     with contextlib.suppress(OSError):
         while True:
             connection, _ = server.accept()

@@ -1,4 +1,4 @@
-"""Right to the page: against what a guest was told to hold, against a dump, and against the kernel's own merging."""
+"""Exact page counts: compared with planted contents, with a dump, and with the kernel's own merging."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def planted(samepaged: Samepaged, a: Writer, b: Writer) -> dict[str, int]:
     """What planting changes, in pages: 1,000 pages of ten contents in a, 500 of twenty in b, ten of them the same."""
     a.fill(0, REGION_PAGES, 1, REGION_PAGES)
     b.fill(0, REGION_PAGES, 2, REGION_PAGES)
-    # Told the same, the guests' kernels have pages in common (of the terminal, for one) that they would not have after
-    # being told different things: so they are told different things beforehand, too.
+    # With equal commands, the guests' kernels have pages in common (of the terminal, for one) that are absent after
+    # different commands: so earlier commands differ, too.
     b.fill(0, REGION_PAGES // 2, 2, REGION_PAGES)
     before = samepaged.scan("--mode", "snapshot", a.name, b.name)
     a.fill(0, 1000, 7, 10)

@@ -1,4 +1,4 @@
-"""The group of a real guest: what its metadata names, unless this host's configuration names another."""
+"""The group of a real guest: from its metadata, unless this host's configuration overrides it."""
 
 from __future__ import annotations
 

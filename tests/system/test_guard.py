@@ -1,4 +1,4 @@
-"""The guard, the journal and recover: whatever dies or hangs, the guest runs again."""
+"""The guard, the journal and recover: the guest resumes after any crash or hang."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = LARGE
 CONFIG = (
     f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{NAME}']}}"
 )
-# What a pause may take at most (scan.max_pause), the guard's margin, and half a second.
+# The limit of a pause (scan.max_pause), the guard's margin, and half a second.
 DEADLINE = 1.0 + 1.0 + 0.5
 
 
@@ -143,7 +143,7 @@ def test_guest_paused_by_others_stays_paused(samepaged: Samepaged, large: Writer
 
 
 def test_stale_entry_resumes_no_guest(samepaged: Samepaged, large: Writer) -> None:
-    """Another life of the same domain has another id: what was noted of the earlier one says nothing of it."""
+    """A restarted domain has a new id: journal entries of the earlier id do not apply to it."""
     run = samepaged.root / "run"
     run.mkdir()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -59,7 +59,7 @@ def entries(samepaged: Samepaged) -> list[Path]:
 
 
 def suspend_from_a_client_that_dies(samepaged: Samepaged, writer: Writer) -> None:
-    """What scanner and guard leave when both are killed in a suspend call that QEMU does not answer."""
+    """State after scanner and guard are killed during a suspend call that QEMU does not answer."""
     run = samepaged.root / "run"
     run.mkdir(exist_ok=True)
     domain = writer.domain
@@ -120,7 +120,7 @@ def test_a_guest_whose_monitor_is_busy_is_skipped_at_once(samepaged: Samepaged, 
         usual = seconds_of_scans(one)
         with stopped(hung):
             one.wait_metric(1, "samepage_scan_failures_total", domain=HUNG, reason="monitor_busy")
-            # From now on libvirt itself says so, and a round takes no longer than without the guest.
+            # From now on libvirt itself reports it, and a round is as fast as without the guest.
             assert seconds_of_scans(one) < max(5, 2 * usual), one.log
             assert entries(samepaged) == []
         one.wait_higher(SUCCESS, timeout=20, domain=HUNG)

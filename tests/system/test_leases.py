@@ -45,7 +45,7 @@ PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 
 @pytest.fixture(scope="module")
 def lockd() -> Iterator[Libvirtd]:
-    """A libvirtd whose lock manager is virtlockd."""
+    """A libvirtd with virtlockd as its lock manager."""
     virtlockd = shutil.which("virtlockd", path=PATH)
     if virtlockd is None:
         pytest.skip("virtlockd is missing: it is in the package libvirt-daemon")

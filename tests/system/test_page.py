@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from samepaged.scan.snapshot import Snapshot
 
 PHONE, DESKTOP = 360, 1280
-# Where pictures of what was seen are laid, for who wants to look at them.
+# Directory of the screenshots, for inspection.
 PICTURES: Final = os.environ.get("SAMEPAGED_PICTURES", "")
 HOSTILE: Final = (
     "<script>document.title='taken'</script>",
@@ -38,13 +38,13 @@ HOSTILE: Final = (
 
 
 def named(names: tuple[str, ...]) -> Snapshot:
-    """A host whose guests have these names."""
+    """A host with guests of these names."""
     scan = hosts.scan([hosts.guest(name, name, 1024 + at, at) for at, name in enumerate(names)])
     return hosts.snapshot(scan, hosts.merging(scan))
 
 
 def owned(of: Snapshot) -> Snapshot:
-    """With the owners of all guests known, whose programs are called what they like."""
+    """A host with page attribution for all guests, with arbitrary program names."""
     assert of.latest is not None
     found = {}
     for one in of.latest.scans:
@@ -145,7 +145,7 @@ def test_a_screen_reader_is_told_what_the_eye_sees(tab: Tab, address: str, width
     assert any(name.startswith("web-1: duplicate ") for name in images)
     headings = [name for role, name in nodes if role == "heading"]
     assert headings == ["samepaged on kvm-7", "Overview", "KSM", "The last day", "Guests", "Pairs", "Not scanned"]
-    # The table of guests is one even where the style lays it out as blocks.
+    # The table of guests is one even if the style lays it out as blocks.
     rows = [role for role, name in nodes if role == "rowheader" and name in {"web-1", "web-2", "db"}]
     assert len(rows) == 3
     assert [name for role, name in nodes if role == "columnheader" and name == "longest pause"]

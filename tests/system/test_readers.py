@@ -1,4 +1,4 @@
-"""Both readers see the same memory, wherever libvirt puts it, and the process reader leaves the host as it was."""
+"""Both readers see the same memory, for all memory backings, and the process reader leaves the host as it was."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SPECS = {
     ),
 }
 DIMM = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
-# Where a display adapter hides RAM, a dump does not have it: 0xa0000 to 0xbffff (README, 'Limits').
+# A dump lacks RAM hidden by a display adapter: 0xa0000 to 0xbffff (README, 'Limits').
 HIDDEN = slice(0xA0, 0xC0)
 
 
@@ -105,7 +105,7 @@ def test_both_readers_give_the_same_digest(
     with suspended_guest(hypervisor, connection, root, SPECS[layout]) as (domain, guest):
         by_process = read_process(guest)
         by_dump = read_dump(domain, guest, tmp_path)
-    by_process[by_process == ABSENT] = ZERO  # which a dump cannot tell
+    by_process[by_process == ABSENT] = ZERO  # absent from a dump
     if layout == "display":
         assert (by_dump[HIDDEN] == SWAPPED).all()
         by_process[HIDDEN] = SWAPPED
@@ -115,7 +115,7 @@ def test_both_readers_give_the_same_digest(
 
 
 def host_memory(pid: int) -> dict[str, int]:
-    """What a guest costs its host, in KiB; VmHWM and the like, which only grow, are not of interest."""
+    """A guest's cost for its host, in KiB; VmHWM and the like, which only grow, are not of interest."""
     wanted = ("VmRSS", "RssAnon", "RssFile", "RssShmem", "VmPTE", "VmSwap")
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {key: int(lines[key].split()[0]) for key in wanted}
@@ -143,7 +143,7 @@ BACKINGS = {
 def test_reading_does_not_grow_the_hosts_memory(
     hypervisor: LibvirtHypervisor, connection: Any, root: Path, backing: str
 ) -> None:
-    # Freshly booted, with most of its RAM never touched: 256 MiB, of which a fifth or so is backed.
+    # Freshly booted, with most of its RAM never touched: 256 MiB, about a fifth of it backed.
     spec = Spec("samepaged-test-fresh", memory=256, cmdline="init_on_free=0", memory_backing=BACKINGS[backing])
     with suspended_guest(hypervisor, connection, root, spec) as (_, guest):
         pid, own = guest.process.pid, os.getpid()

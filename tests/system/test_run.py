@@ -1,4 +1,4 @@
-"""The daemon: what it exports, and how it lives with signals, systemd, and a libvirtd that comes and goes."""
+"""The daemon: its metrics, signals, systemd integration, and restarts of libvirtd."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_failure_is_counted_with_its_reason_and_the_others_are_exported(
         with in_a_job(a, tmp_path):
             one.wait_scans(2)
             assert (one.metric("samepage_scan_failures_total", domain=a.name, reason="in_job") or 0) >= 1
-            # what was known of it stays, with its age; the other goes on
+            # its last results stay, with their age; scans of the other continue
             kept = one.metric("samepage_domain_last_scan_success_timestamp_seconds", domain=a.name) or 0
             assert kept >= (known or 0)
             assert (one.metric("samepage_domain_last_scan_success_timestamp_seconds", domain=b.name) or 0) > kept
@@ -195,7 +195,7 @@ def test_an_absent_and_a_restarting_libvirtd_are_survived(another_libvirtd: Libv
                 one.wait_scans(2)
                 another_libvirtd.stop(signal.SIGKILL)
                 one.wait_metric(0, "samepage_libvirt_up")
-                # what is known stays, and says how old it is
+                # the last results stay, with their age
                 assert one.metric("samepage_domain_self_sharing_bytes", domain=spec.name) is not None
                 another_libvirtd.start()
                 one.wait_metric(1, "samepage_libvirt_up")

@@ -1,4 +1,4 @@
-"""What `samepaged scan` does to guests, and what it says when something is in the way."""
+"""Effects of `samepaged scan` on guests, and its messages if a scan is impossible."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_sharing_by_page_size_is_of_one_reading(samepaged: Samepaged, pair: list
     sizes = by_process["page_sizes"]
     assert sizes == by_dump["page_sizes"]
     assert sorted(one["page_size"] for one in sizes) == [1024, 2048, 4096, 8192, 2 << 20]
-    # what two pages share, their halves share; so bytes shared fall as pages grow, zeros aside
+    # halves of shared pages are shared, too; so shared bytes fall as the page size grows, zeros aside
     shared = {one["page_size"]: (one["total_sharing_pages"] + one["zero_pages"]) * one["page_size"] for one in sizes}
     assert shared[1024] >= shared[2048] >= shared[4096] >= shared[8192] >= shared[2 << 20]
 

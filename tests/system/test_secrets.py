@@ -1,4 +1,4 @@
-"""What is in a guest stays there: a planted secret is looked for wherever samepaged could have let it out."""
+"""Guest contents do not leak: the tests search every output of samepaged for a planted secret."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ UNSEALED = f"from samepaged import privileges; privileges.seal = lambda: None; {
 
 LIVE = "mode: live, reader: process"
 DUMPED = "mode: snapshot, reader: dump, max_pause: 1m"
-# By name: what stands in `scan:`, where the guest's memory lies, and what is run.
+# By name: the `scan:` settings, the guest's memory backing, and the command.
 WAYS = {
     "its process": (LIVE, "anonymous", MAIN),
     "its process, in Python": (LIVE, "anonymous", IN_PYTHON),
@@ -68,7 +68,7 @@ def mixed(x: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[in
 
 
 def content(seed: int) -> bytes:
-    """What the writer guest's `fill` puts into a page (tests/support/guest_init.c, write_page)."""
+    """Return the content of a page after the writer guest's `fill` (tests/support/guest_init.c, write_page)."""
     first = np.uint64(seed * 0x100000001B3 % 2**64)
     return mixed(first + np.arange(PAGE // 8, dtype=np.uint64)).tobytes()
 
@@ -79,7 +79,7 @@ NEEDLES = [SECRET[at : at + 32] for at in (0, 1000, 2048, PAGE - 32)]
 
 @pytest.fixture(scope="module")
 def guests(connection: Any, root: Path) -> Iterator[dict[str, Writer]]:
-    """Two guests with the secret in much of what they use: one in memory of its process, one in a file."""
+    """Two guests with the secret in much of their memory: one in memory of its process, one in a file."""
     memfd = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
     region = f"region={REGION}"
     anonymous = Spec("samepaged-test-secret", memory=MEMORY, cmdline=region)
@@ -275,5 +275,5 @@ def memory_in(core: Path) -> bytes:
 
 def assert_only_ordinary_memory(core: Path, started: Started) -> None:
     memory = memory_in(core)
-    assert str(started.config).encode() in memory  # what it was told, for one
+    assert str(started.config).encode() in memory  # its input, for example
     assert [needle for needle in NEEDLES if needle in memory] == []

@@ -1,4 +1,4 @@
-"""Traces that real guests leave: they say what the scan says, whatever becomes of the disk that they go to."""
+"""Traces of real guests: equal to the scan's report, also after disk failures."""
 
 from __future__ import annotations
 

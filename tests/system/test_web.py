@@ -1,4 +1,4 @@
-"""The web process, a real one: what it serves and to whom, and that the scans do not care what becomes of it."""
+"""The web process: its pages, its access control, and scans that continue after its failure."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def trusting(authority: Authority, pair: Pair | None = None) -> ssl.SSLContext:
 
 
 def install(directory: Path, pair: Pair, authority: Authority, **tls: object) -> Path:
-    """A web configuration file with TLS, and what it names beside it."""
+    """A web configuration file with TLS, next to its certificate and key."""
     shutil.copy(pair.certificate, directory / "server.crt")
     shutil.copy(pair.key, directory / "server.key")
     shutil.copy(authority.certificate, directory / "clients.crt")
@@ -305,7 +305,7 @@ def test_what_cannot_be_used_is_refused_and_what_was_in_force_stays(public: Path
             one.publisher.change(WebListener("127.0.0.1", 0, bad), lambda: False)
         with pytest.raises(SamepagedError, match=r"cannot listen on 192\.0\.2\.1:80"):
             one.publisher.change(WebListener("192.0.2.1", 80), lambda: False)
-        # These take what Python imports only then, and the user of the web process may not be able to read it.
+        # These import modules late, and the web process's user may not have permission to read them.
         with pytest.raises(ConfigError, match=r"/nö\\n\\x1b: cannot be read"):
             one.publisher.change(WebListener("127.0.0.1", 0, Path("/n\xf6\n\x1b")), lambda: False)
         with pytest.raises(SamepagedError, match=r"cannot listen on a\.\.b:80"):
@@ -324,7 +324,7 @@ def test_an_open_address_is_allowed_and_warned_about_once(capfd: pytest.CaptureF
 
 
 class Service:
-    """The web process as a service of its own, and what it has logged."""
+    """The web process as a separate service, and its log."""
 
     def __init__(self, feed: Path, log: Path, notify: Path | None = None) -> None:
         self.feed = feed

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IN_THE_LAB = os.environ.get("SAMEPAGED_LAB") == "1"
 URI = "qemu:///system"
 KSM = Path("/sys/kernel/mm/ksm")
-# The nested guest, and its region: the part of its memory that a test tells what to hold.
+# The nested guest, and its region: the part of its memory that tests fill.
 GUEST = "samepaged-lab"
 GUEST_MEMORY = 128
 REGION = 32
@@ -60,7 +60,7 @@ def connection() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def kvm_guest(connection: Any) -> Iterator[Writer]:
-    """A writer guest under KVM, for the whole run. A test leaves it running, and says what its region holds."""
+    """A writer guest under KVM, for the whole run. A test leaves it running, and fills its region itself."""
     # Not below pytest's own directories, into which QEMU's user may not look.
     with tempfile.TemporaryDirectory(prefix="lab-") as root:
         Path(root).chmod(0o755)
@@ -77,7 +77,7 @@ def kvm_guest_pid(kvm_guest: Writer) -> int:
 
 @pytest.fixture(autouse=True)
 def the_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test did, the nested guest is not left paused."""
+    """Resume the nested guest after each test."""
     yield
     if "kvm_guest" in request.fixturenames:
         # A service that the test has left running may be scanning it.
@@ -118,11 +118,11 @@ class SoftDirty:
             return np.fromfile(pagemap, np.uint64, pages)
 
     def pages(self, process: WriterProcess) -> list[int]:
-        """The numbers of the pages of a process's region whose bit is set."""
+        """Return the numbers of the region's pages with a set bit."""
         return self.within(process.pid, process.address, process.pages)
 
     def within(self, pid: int, address: int, pages: int) -> list[int]:
-        """The numbers of those of the `pages` pages from `address` on whose bit is set."""
+        """Return the numbers of pages with a set bit, among the `pages` pages from `address`."""
         found: list[int] = np.flatnonzero(self.entries(pid, address, pages) & np.uint64(1 << 55)).tolist()
         return found
 
@@ -133,7 +133,7 @@ def soft_dirty() -> SoftDirty:
 
 
 class Ksm:
-    """KSM, which merges what it is offered while `merging` (Documentation/admin-guide/mm/ksm.rst)."""
+    """KSM, which merges registered pages while `merging` (Documentation/admin-guide/mm/ksm.rst)."""
 
     def value(self, name: str) -> int:
         return int((KSM / name).read_text())

@@ -1,4 +1,4 @@
-"""What a process may do where it is started: each attempt by name, "ok" or the name of the error, as JSON on stdout.
+"""Probe of a process's permissions: each attempt by name, "ok" or the name of the error, as JSON on stdout.
 
 A program of its own, which tests/vm/test_unit.py has the hardened units start in place of samepaged.
 """
@@ -40,7 +40,7 @@ _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def outcome(attempt: Callable[[], object]) -> str:
-    """What came of it."""
+    """Return the result of the attempt."""
     try:
         attempt()
     except subprocess.CalledProcessError as error:
@@ -57,14 +57,14 @@ def system_call(number: int) -> None:
 
 
 def lock_memory() -> None:
-    """As the scanner does with what it reads."""
+    """Lock memory as the scanner does for its buffers."""
     area = mmap.mmap(-1, LOCKED)
     if _libc.mlock(ctypes.addressof(ctypes.c_char.from_buffer(area)), LOCKED) < 0:
         raise OSError(ctypes.get_errno(), "")
 
 
 def write_back(path: str) -> None:
-    """Write what is there already."""
+    """Write the existing content again."""
     Path(path).write_text(Path(path).read_text())
 
 

@@ -124,7 +124,7 @@ class Service:
         return found
 
     def sample(self, name: str) -> tuple[float, dict[str, str]]:
-        """Value and labels of a sample that is about the guest; 0 and none where there is none, or nobody answers."""
+        """Return value and labels of the guest's sample; 0 and no labels if the sample or the server is missing."""
         with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(METRICS, timeout=10) as answer:
             for line in answer.read().decode().splitlines():
                 found = SAMPLE.fullmatch(line)
@@ -135,7 +135,7 @@ class Service:
         return 0.0, {}
 
     def scanned_as(self) -> dict[str, str]:
-        """Labels that say how the guest's last scan was done."""
+        """Return the labels with the mode of the guest's last scan."""
         return self.sample("samepage_domain_info")[1]
 
     def wait_for_a_scan(self) -> None:

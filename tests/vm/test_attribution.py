@@ -1,4 +1,4 @@
-"""Whose the pages are, by precopy: copied ahead, and again what was written, it is of the instant of the digest."""
+"""Page attribution by precopy: with written pages copied again, it matches the instant of the digest."""
 
 from __future__ import annotations
 

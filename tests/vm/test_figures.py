@@ -1,6 +1,6 @@
-"""Figures that need this kernel: what precopy and rescans cost a guest of 1 GiB. bench/precopy.py reads them.
+"""Figures that need this kernel: the cost of precopy and rescans for a guest of 1 GiB. bench/precopy.py reads them.
 
-Nothing is asserted of a time: this host is emulated. What is measured are ratios of two things in one run.
+The tests assert no times, because this host is emulated. They measure ratios of two values in one run.
 """
 
 from __future__ import annotations

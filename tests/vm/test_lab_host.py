@@ -1,4 +1,4 @@
-"""The lab host is what it should be: a Debian whose kernel has soft-dirty bits, KVM, libvirt, and samepaged
+"""The lab host has the required parts: a Debian whose kernel has soft-dirty bits, KVM, libvirt, and samepaged
 from its wheel.
 """
 

@@ -31,19 +31,19 @@ BUILT = Path(__file__).parents[2] / "package"
 CONFIG = Path("/etc/samepaged/config.yaml")
 METRICS = "http://127.0.0.1:9953/metrics"
 PROGRAM = Path("/usr/bin/samepaged")
-# What `make install` lays into /usr/local comes before the package's.
+# Files of `make install` in /usr/local take precedence over the package's.
 LOCAL_UNIT = Path("/usr/local/lib/systemd/system/samepaged.service")
 
 
 def dpkg(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """As apt calls it, and nobody is asked about configurations."""
+    """Run dpkg as apt does, without configuration prompts."""
     command = ["dpkg", "--force-confdef", "--force-confold", *map(str, words)]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=500)
 
 
 def status() -> str:
-    """What dpkg says of the package: its state and version, or nothing."""
+    """Return dpkg's state and version of the package, or an empty string."""
     command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "samepaged"]
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
@@ -93,8 +93,8 @@ def install(package: Path) -> None:
 
 @pytest.fixture
 def running(package: Path, kvm_guest: Writer) -> None:
-    """The package installed, and its service running, as the test before has left them or anew: to unpack the package
-    takes the emulated host long.
+    """The package installed, and its service running, as left by the test before, or reinstalled: unpacking the package
+    is slow on the emulated host.
     """
     if not status().startswith("installed "):
         install(package)

@@ -1,6 +1,6 @@
-"""Precopy gives the bytes of one instant, whatever is written meanwhile; and each cure of a blind spot is needed.
+"""Precopy returns the bytes of one instant despite writes; and each fix of a blind spot is needed.
 
-Every pause here reads the whole memory once more before it ends: that is what the digest must equal.
+Every pause here reads the whole memory once more before it ends: the digest must equal that copy.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Witnessed:
         return capture(source, control, HASHING, request, self.kept)
 
     def wrong(self, found: Capture) -> int:
-        """How many pages of a digest are not what they were."""
+        """Return the number of changed pages of a digest."""
         assert self.truth is not None
         return int(np.count_nonzero(found.digest.pages != self.truth))
 
@@ -200,7 +200,7 @@ def test_ksm_pages_are_missed_without_workaround(merging: Witnessed, monkeypatch
 
 @pytest.fixture
 def offered(process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]) -> Witnessed:
-    """The process, whose memory KSM may merge, while KSM runs."""
+    """The process with mergeable memory, while KSM runs."""
     guest = witnessed(process)
     process.offer_to_ksm()
     ksm.start()
@@ -319,7 +319,7 @@ def test_kvm_guest_digest_is_of_one_instant(kvm_guest: Writer, tmp_path: Path) -
             found = witnessed.scan(verify_pages=1024)
             assert found.mode == "precopy"
             assert witnessed.wrong(found) == 0
-        # the bits are of 2 MiB where the host backs the guest with huge pages, and no guest is quite idle
+        # a bit covers 2 MiB if the host uses huge pages for the guest, and guests are never fully idle
         assert found.bytes_read <= 0.5 * whole
     finally:
         kvm_guest.tell("dirty 0")

@@ -1,5 +1,5 @@
-"""The units as a user installs them, under a real systemd: what they may do, and that no guest is left suspended by
-whatever ends the service. Each end comes while a guest is suspended.
+"""The units as a user installs them, under a real systemd: their permissions, and that no guest stays suspended after
+any end of the service. Each end occurs while a guest is suspended.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def service(subject: Subject) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def the_guest_runs_in_the_end(service: Service, subject: Subject) -> Iterator[None]:
-    """Whatever a test did. A test begins with a service that is up and has scanned."""
+    """Restore the service after each test: a test begins with a running service that has scanned."""
     changed = service.configure()
     if show("ActiveState") != "active":
         systemctl("start", "samepaged")
@@ -88,7 +88,7 @@ def the_guest_runs_in_the_end(service: Service, subject: Subject) -> Iterator[No
         service.wait_for_a_scan()
     yield
     wait_until("the guest runs", lambda: subject.is_in(RUNNING))
-    # Between scans nobody is suspended, and nothing is noted.
+    # Between scans, no guest is suspended and the journal is empty.
     wait_until("the journal is empty", lambda: all(not path.stat().st_size for path in RUNTIME.glob("suspended-*")))
 
 
@@ -157,7 +157,7 @@ def test_the_journal_has_an_entry_for_each_scan_of_the_guest(service: Service, s
     assert total == pytest.approx(seconds, abs=1e-6 * len(exported))
 
 
-# --- what the processes may do
+# --- permissions of the processes
 
 
 CAPABILITIES = {"cap_dac_override": 1, "cap_dac_read_search": 2, "cap_sys_ptrace": 19}
@@ -201,7 +201,7 @@ def test_systemd_exposure_is_bounded(service: Service, unit: str) -> None:
 
 
 def probe(unit: str, *words: str) -> dict[str, str]:
-    """What may be done in a unit like this one, whose program is tests/vm/probe.py."""
+    """Return the permissions in a unit like this one, with tests/vm/probe.py as its program."""
     name, output = f"{unit}-probe", Path(f"results/{unit}-probe.json").resolve()
     left_out = ("Type", "Notify", "ExecStart", "ExecReload", "ExecStop", "Watchdog", "Restart", "Timeout")
     lines = (PREFIX / f"lib/systemd/system/{unit}.service").read_text().partition("[Service]")[2].splitlines()
@@ -289,7 +289,7 @@ def access_driver(service: Service) -> Iterator[None]:
 
 
 def denials() -> list[str]:
-    """What libvirtd that runs now has refused."""
+    """Return the calls that the running libvirtd refused."""
     words = ["journalctl", f"_PID={show('MainPID', 'libvirtd')}", "--no-pager", "--output=cat", "--quiet"]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return [line for line in said.splitlines() if "denied" in line]
@@ -320,7 +320,7 @@ def test_libvirt_access_driver_allows_only_scans(service: Service, access_driver
 
 
 def test_stop_resumes_the_guest(service: Service, subject: Subject, suspended: int) -> None:
-    systemctl("stop", "samepaged")  # systemd lets a stopped process go on, to hear of it
+    systemctl("stop", "samepaged")  # systemd continues a stopped process so that it receives the signal
     assert subject.is_in(RUNNING)
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
     last = audit_trail(suspended)[-1]
@@ -356,7 +356,7 @@ def test_watchdog_ends_the_hanging_scanner(service: Service, subject: Subject) -
 
 
 def test_recover_resumes_after_total_kill(service: Service, subject: Subject, suspended: int) -> None:
-    # So late that the next start has no part in it.
+    # Late enough to exclude the next start.
     with service.drop_in(RestartSec="300"):
         systemctl("kill", "--signal=KILL", "samepaged")
         wait_until("recover resumes the guest", lambda: subject.is_in(RUNNING))

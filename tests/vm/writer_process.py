@@ -1,6 +1,6 @@
-"""A process that writes its memory as a test tells it: the test's side, and, run as a program, the process itself.
+"""A process that writes its memory on a test's command: the test's side, and, run as a program, the process itself.
 
-It stands for a QEMU whose guest writes exactly what the test wants. Its region is one mapping, between two that allow
+It stands for a QEMU with a guest that writes on command. Its region is one mapping, between two that allow
 nothing, so that the kernel merges it with no other; and it is marked MADV_DONTFORK, as QEMU marks RAM.
 """
 
@@ -29,8 +29,8 @@ __all__ = ["HUGE_PAGE", "PAGE", "WriterProcess", "writer_process"]
 PAGE = 4096
 HUGE_PAGE = 2 << 20
 MAP_FIXED = 0x10
-# What the region is: private and in 4 KiB pages; private and, where the kernel can, in 2 MiB pages; a memfd, shared
-# with whoever maps it; a file of huge pages from the pool (/proc/sys/vm/nr_hugepages), mapped privately, as libvirt
+# Kinds of region: private and in 4 KiB pages; private and, if possible, in 2 MiB pages; a memfd, shared
+# with other mappings; a file of huge pages from the pool (/proc/sys/vm/nr_hugepages), mapped privately, as libvirt
 # does it.
 KINDS = ("private", "huge", "memfd", "hugetlb")
 
@@ -79,11 +79,11 @@ class WriterProcess:
         self._tell("read", list(pages))
 
     def discard(self, first: int, count: int) -> None:
-        """MADV_DONTNEED, as QEMU does with what a balloon gives back: the pages are zeros, and absent."""
+        """MADV_DONTNEED, as QEMU does with ballooned memory: the pages are zeros, and absent."""
         self._tell("advise", mmap.MADV_DONTNEED, first, count)
 
     def offer_to_ksm(self) -> None:
-        """MADV_MERGEABLE for the whole region, as QEMU does with RAM unless told not to."""
+        """MADV_MERGEABLE for the whole region, as QEMU does with RAM by default."""
         self._tell("advise", mmap.MADV_MERGEABLE, 0, self.pages)
 
     def keep_writing(self, seed: int, pages_a_second: int) -> None:
@@ -111,7 +111,7 @@ class WriterProcess:
         return Path(f"/proc/{self.pid}/task").glob("*/stat")
 
     def content(self) -> list[bytes]:
-        """What the pages hold, by way of /proc/PID/mem, which makes absent pages present."""
+        """Return the pages' contents through /proc/PID/mem, which makes absent pages present."""
         with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
             memory.seek(self.address)
             return [memory.read(PAGE) for _ in range(self.pages)]
@@ -129,7 +129,7 @@ class WriterProcess:
 
 @contextlib.contextmanager
 def writer_process(pages: int = 1024, kind: str = "private") -> Iterator[WriterProcess]:
-    """A writer process whose pages are all touched, each with a content of its own; ended on leaving."""
+    """A writer process with all pages touched, each with distinct content; ended on exit."""
     command = [sys.executable, "-m", "tests.vm.writer_process", str(pages), kind]
     tree = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -140,7 +140,7 @@ def writer_process(pages: int = 1024, kind: str = "private") -> Iterator[WriterP
 
 
 class Region:
-    """The process's side: the region, and what it may be told to do with it."""
+    """The process's side: the region and its commands."""
 
     def __init__(self, pages: int, kind: str) -> None:
         self.libc = ctypes.CDLL(None, use_errno=True)

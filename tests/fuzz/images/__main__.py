@@ -1,6 +1,6 @@
 """`python -m tests.fuzz.images [--images N]`: guests' memory, damaged in many ways, read as samepaged reads it.
 
-`--number N` tries the image of one number again, and tells of it. The images of a number are the same in every run.
+`--number N` tries the image of one number again, with details. The images of a number are the same in every run.
 """
 
 from __future__ import annotations

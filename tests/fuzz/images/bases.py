@@ -26,7 +26,7 @@ def image(series: str) -> Path:
 
 
 def _boot(series: str, path: Path) -> None:
-    # What boots guests is not needed for trying an image again.
+    # Retrying an image needs none of the modules that boot guests.
     import libvirt  # noqa: PLC0415 - see above
     import libvirt_qemu  # noqa: PLC0415 - see above
 

@@ -1,4 +1,4 @@
-"""What becomes of the image of a number: how it is damaged, and how it is looked at."""
+"""The trial of a numbered image: its damage, and its analysis."""
 
 from __future__ import annotations
 

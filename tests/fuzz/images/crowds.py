@@ -26,7 +26,7 @@ LEAF_BITS, INNER_BITS = 1 << 3, 3 << 3
 
 
 class _Room:
-    """The longest stretch of memory that nobody needs, given away piece by piece."""
+    """The longest stretch of unused memory, allocated piece by piece."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMAGE", "circle", "numbers", "some"]
 
-# Numbers that programs seldom think of.
+# Numbers at the edges of ranges.
 ODD: Final = np.array(
     [
         *(0, 1, 2, 7, 8, 255, 4095, 4096, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 47) - 1, 1 << 47),

@@ -1,4 +1,4 @@
-"""Memory that was made up by somebody who knows what will be read: tables, struct pages, notes, symbols, types."""
+"""Memory forged by an attacker with knowledge of the analysis: tables, struct pages, notes, symbols, types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many images in processes of their own, that may have what the sandbox gives; and a summary of what came of them."""
+"""Many images in processes of their own, that may have what the sandbox gives; and a summary of the results."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class _Worker:
         return int.from_bytes(self._at.read_bytes(), "little")
 
     def results(self) -> Iterator[dict[str, Any]]:
-        """What has been said since."""
+        """Return the output since the last call."""
         *lines, self._rest = (self._rest + self._reader.read()).split(b"\n")
         for line in lines:
             self._fruitful = True
@@ -190,7 +190,7 @@ class _Worker:
 
 @dataclass
 class Summary:
-    """What came of the images so far, of `images`."""
+    """Summarise the results so far, of `images`."""
 
     images: int
     total: int = 0

@@ -158,7 +158,7 @@ class Scene:
         _LOG.words.clear()
         cold = GuestRam(image.words, self.layout)
         self.kernel = Kernel.open(cold, self.notes.tolist())
-        # What Profile.read has touched, it does not say.
+        # Profile.read does not report its accesses.
         self.cold = self._cold_pages()
         self.profile = LinuxAnalysis().profile(self.kernel)
         ram = _WatchedRam(image.words, self.layout)

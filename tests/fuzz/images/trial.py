@@ -35,7 +35,7 @@ OUT_OF_MEMORY: Final = ("memory limit of the worker exceeded", "MemoryError", "U
 
 
 class HangError(BaseException):
-    """An image took longer than it may. Not an Exception: nobody may catch it."""
+    """An image exceeded its time. Not an Exception, so that no handler catches it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _End:
 
 
 class _Daemon:
-    """What the daemon says to the process, in its turn (client.py, session.py)."""
+    """The daemon's messages to the process (client.py, session.py)."""
 
     def __init__(self, channel: Channel, layout: RamMap, notes: NDArray[np.int64], plan: Plan) -> None:
         self.ownership: PageOwners | None = None
@@ -202,7 +202,7 @@ def attempt(
         kind, why = _kind(daemon, str(error))
     except HangError as error:
         kind, why = "hang", _where(error)
-    except (Exception, Unreadable) as error:  # noqa: BLE001 - whatever it is, it is a finding
+    except (Exception, Unreadable) as error:  # noqa: BLE001 - every error is a finding
         why = f"{type(error).__name__}{_where(error)}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

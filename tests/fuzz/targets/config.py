@@ -136,7 +136,7 @@ def grow(random: Random) -> bytes:
 
 
 def _values() -> dict[tuple[str, ...], list[Any]]:
-    """What the seeds have at each key."""
+    """Return the seeds' values of each key."""
     found: dict[tuple[str, ...], list[Any]] = {key: ["1.5h", "96KiB"] for key in schema_keys() if key[0] != "groups"}
     found["groups",] = []
     for seed in SEEDS:

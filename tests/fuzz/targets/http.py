@@ -132,7 +132,7 @@ class _Config:
 
 
 class _Now:
-    """What is in force, without files: nobody needs a password."""
+    """The settings without files: no password required."""
 
     loaded = _Config()
     gate = Authenticator({})

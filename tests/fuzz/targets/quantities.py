@@ -39,7 +39,7 @@ def check(data: bytes) -> None:
 
 
 class Refusal(Exception):  # noqa: N818 - no error: the messages of the validation's, a line each
-    """What pydantic says."""
+    """Return pydantic's result."""
 
     @property
     def problems(self) -> tuple[str, ...]:

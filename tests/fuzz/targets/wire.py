@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PAGES = 4
 FORMS = replies(PAGES)
-# Seconds: all is there when it is read, so nobody waits.
+# Seconds: all data is available at once, so reads do not wait.
 SOON = 5.0
 
 

@@ -22,7 +22,7 @@ BEFORE_AND_AFTER = 180
 
 
 def main() -> int:
-    """Build what is missing, boot, and pass on what the tests say."""
+    """Build what is missing, boot, and print the tests' output."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.vm", description="Runs tests/vm in the lab host.")
     parser.add_argument("--memory", type=int, default=Machine.memory, metavar="MIB", help="of the host")
     parser.add_argument("--cpus", type=int, default=Machine.cpus, metavar="N", help="of the host")

@@ -1,4 +1,4 @@
-"""Boots the lab host with a payload, shows what its tests say, and brings back what they leave."""
+"""Boots the lab host with a payload, prints its tests' output, and copies back their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lab host is made of, and the key that changes with it."""
+"""Contents of the lab host, and the key that changes with it."""
 
 from __future__ import annotations
 
