@@ -68,7 +68,7 @@ def rewrite(path: Path, change: str) -> None:
         ).fetchall()
         rows = f"read_parquet({sql_literal(str(path))}, hive_partitioning = false)"
         connection.execute(
-            f"COPY (SELECT * REPLACE ({change}) FROM {rows}) "  # noqa: S608 - a test's own words
+            f"COPY (SELECT * REPLACE ({change}) FROM {rows}) "  # noqa: S608 - constants of a test
             f"TO {sql_literal(str(other))} (FORMAT parquet, KV_METADATA {{samepaged: {sql_literal(told.decode())}}})"
         )
     other.replace(path)

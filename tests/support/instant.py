@@ -75,7 +75,7 @@ def scanned(
     request = scan_request(mode, "process", 60.0, 1.0)
     with attendant:
         whole_ = Whole(attendant)
-        witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
+        witness: PageObserver = whole_  # type: ignore[assignment]  # the rest is delegated to `inner`
         found = capture(source, control, Hashing(best_hasher(), 7, 1, lambda: False), request, kept, witness)
         attendant.start_attribution()
         owned = attendant.finish()
