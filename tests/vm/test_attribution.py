@@ -1,4 +1,6 @@
-"""Whose the pages are, by precopy: copied ahead, and again what was written, it is of the instant of the digest."""
+"""Page attribution by precopy: the pages copied ahead, with the written ones copied again, are of the instant of the
+digest.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def check(data: bytes) -> None:
 
 
 def _conversation(pieces: list[bytes]) -> Iterator[Request | Refusal | None]:
-    """Yield the requests that the parser reads from a connection, in the way of web.connection. A client parses each
+    """Yield the requests that the parser reads from a connection, as web.server drives it. A client parses each
     reply.
     """
     parser = Parser()

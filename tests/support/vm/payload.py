@@ -89,7 +89,7 @@ def _guests(directory: Path) -> None:
 
 
 def _for_all(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Make an entry owned by root and readable by all, independent of the umask: QEMU and samepaged run as other users."""
+    """Make an entry owned by root and world-readable, independent of the umask: QEMU and samepaged run as other users."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
