@@ -98,7 +98,7 @@ def scan(guests: Sequence[GuestSharing]) -> HostScan:
 
 
 def history(of: HostScan, scans: int = 96, every: float = 900.0, part_merged: float = 0.62) -> tuple[HistoryPoint, ...]:
-    """Return the history of the last day: a nightly update removes a third of the sharing, and one hour has no scans."""
+    """Return the last day's history: an update at night removes a third of the sharing, and one hour lacks scans."""
     report, page = of.report, of.report.page_size
     moments = []
     for at in range(scans):

@@ -61,7 +61,7 @@ def connection() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def kvm_guest(connection: Any) -> Iterator[Writer]:
-    """A writer guest under KVM, for the whole run. Each test leaves it running, and defines the contents of its region."""
+    """A writer guest under KVM, for the whole run. Each test leaves it running, and defines the region's contents."""
     # Not below pytest's own directories, because QEMU's user cannot read them.
     with tempfile.TemporaryDirectory(prefix="lab-") as root:
         Path(root).chmod(0o755)

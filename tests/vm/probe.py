@@ -93,7 +93,7 @@ def connect(path: str) -> None:
 
 
 def attempts(words: list[str]) -> dict[str, str]:
-    """Run the attempts: `read PATH`, `make DIRECTORY`, `run DIRECTORY`, `write PATH`, `connect PATH`, `socket FAMILY`."""
+    """Make attempts: `read PATH`, `make DIRECTORY`, `run DIRECTORY`, `write PATH`, `connect PATH`, `socket FAMILY`."""
     acts: dict[str, Callable[[str], object]] = {
         "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
         "make": make_file,

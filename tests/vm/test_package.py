@@ -1,4 +1,4 @@
-"""The Debian package under a real systemd, with a running guest: installed, upgraded, removed and purged as by a user."""
+"""The Debian package under a real systemd, with a running guest: installed, upgraded, removed, purged as by a user."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def once_read(guest: Witnessed, act: Callable[[], None]) -> Callable[[], None]:
 
 
 def merged_meanwhile(process: WriterProcess, ksm: Ksm) -> Callable[[], None]:
-    """Write zero pages. Return a function for the time between the first reading and the pause: it changes the pages, and
+    """Write zero pages. Return a function to call between the first reading and the pause: it changes the pages, and
     waits until KSM has merged them.
     """
     process.fill(100, 200, 0, 0)

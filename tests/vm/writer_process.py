@@ -66,7 +66,7 @@ class WriterProcess:
         assert self._answer() == {"done": act}
 
     def fill(self, first: int, count: int, seed: int, distinct: int) -> None:
-        """Fill the pages first … first+count with `distinct` contents in turn (0: zeros), as the testbed's guests do."""
+        """Fill the pages first … first+count with `distinct` contents in turn (0: zeros), like the testbed's guests."""
         self._tell("fill", first, count, seed, distinct)
 
     def touch(self, pages: Sequence[int]) -> None:

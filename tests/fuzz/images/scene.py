@@ -198,7 +198,7 @@ class Scene:
         self.room = np.setdiff1d(free[1:-1], self.warm)
 
     def place(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the places of the words at virtual addresses, by the kernel's page tables; -1 for unmapped addresses."""
+        """Return the places of the words at virtual addresses, by the kernel's page tables; -1 if unmapped."""
         physical = self.kernel.translate(addresses)
         return np.where((physical >= 0) & (physical < self.image.pages * PAGE_SIZE), physical >> 3, -1)
 

@@ -229,7 +229,7 @@ def _kind(daemon: _Daemon, said: str) -> tuple[str, str]:
 
 
 def _wrong(found: PageOwners) -> str:
-    """Return a message on an impossible value in a result that the daemon has accepted, beyond the daemon's own checks."""
+    """Return a message on an impossible value in an accepted result, beyond the daemon's own checks."""
     if found.kernel is None or not found.kernel.isprintable():
         return "its kernel has no name"
     for text in (*found.names, *found.processes):

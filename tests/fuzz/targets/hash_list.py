@@ -1,4 +1,4 @@
-"""A list of page hashes from another tool: text or binary. An input's first octet selects the format and the options."""
+"""A list of page hashes from another tool: text or binary. An input's first octet selects format and options."""
 
 from __future__ import annotations
 

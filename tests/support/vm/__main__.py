@@ -1,4 +1,4 @@
-"""`python -m tests.support.vm`, called by `make test-vm`: tests/vm in the lab host. Exits with pytest's status, or 10."""
+"""`python -m tests.support.vm`, for `make test-vm`: tests/vm in the lab host. Exits with pytest's status or 10."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def _settings(pytest: Sequence[str], patience: int) -> str:
 
 
 def _guests(directory: Path) -> None:
-    """Copy kernel and image of nested guests into `directory`. The host has no compiler: the image is built here. Its
-    time is newer than its source's in the payload, so tests.support.images does not build it again there.
+    """Copy kernel and image of nested guests into `directory`. The host lacks a compiler, so the image is built here.
+    It is newer than its source in the payload, so tests.support.images does not build it again there.
     """
     kernel, _ = images.kernel(), images.writer_image()
     directory.mkdir()
@@ -89,7 +89,7 @@ def _guests(directory: Path) -> None:
 
 
 def _for_all(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Make an entry owned by root and world-readable, independent of the umask: QEMU and samepaged run as other users."""
+    """Make an entry owned by root and world-readable, whatever the umask: QEMU and samepaged run as other users."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644

@@ -32,7 +32,7 @@ PACKAGES = (
 # `make install` has its virtual environment here, too.
 VENV = "/usr/local/lib/samepaged"
 
-# PyPI has libvirt-python as source only, and the image has no compiler: the image uses Debian's python3-libvirt.
+# PyPI has libvirt-python as source only, and the image lacks a compiler: the image uses Debian's python3-libvirt.
 FROM_DEBIAN = frozenset({"libvirt-python"})
 FOR_TESTS = frozenset({"hypothesis", "pytest", "pytest-timeout"})
 
