@@ -41,9 +41,8 @@ class HangError(BaseException):
 @dataclass(frozen=True)
 class Plan:
     """The form of an image's analysis: with the kernel's `profile` (empty: unknown kernel); with the pages `others`
-    copied (int64; None: all); `cold`: whether the full
-    analysis runs first, in addition; with or without `names`. `blocks` (bool): those that the
-    host reports as backed.
+    copied (int64; None: all); `cold`: whether the full analysis runs first, in addition; with or without `names`.
+    `blocks` (bool): those that the host reports as backed.
     """
 
     profile: bytes
