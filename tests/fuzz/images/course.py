@@ -22,8 +22,8 @@ __all__ = ["attempt", "kernel_of"]
 WAYS: Final = {**DAMAGE, **LIES, **CROWDS}
 WEIGHTS: Final = np.array(list(WAYS.values())) / sum(WAYS.values())
 # Fractions of the images: those with an unknown kernel, about half of them with damage to memory that only the first
-# analysis reads; those that are analysed in full although the kernel is known; and those with only the
-# previously needed pages copied.
+# analysis reads; those with a full analysis in spite of a known kernel; and those with only the previously needed pages
+# copied.
 UNKNOWN: Final = 1 / 80
 COLD: Final = 1 / 30
 COPIED: Final = 1 / 4

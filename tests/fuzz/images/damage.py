@@ -147,7 +147,7 @@ def circles(scene: Scene, random: Random) -> None:
 
 
 def circle(scene: Scene, random: Random, read: Read) -> None:
-    """Set one member of these structs to its value in another struct, or to the address of another or the same struct."""
+    """Set one member of these structs to another struct's value, another struct's address, or their own address."""
     each = max(read.size // 8, 1)
     addresses = np.unique(random.choice(read.addresses, some(random, len(read.addresses))))
     at = np.uint64(8 * int(random.integers(0, each)))

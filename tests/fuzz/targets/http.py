@@ -90,7 +90,7 @@ def _conversation(pieces: list[bytes]) -> Iterator[Request | Refusal | None]:
 
 
 def _read(parser: Parser, asked: Request | Refusal) -> None:
-    # A refusal does not contain the method, and the reply to HEAD has no body.
+    # A refusal does not contain the method, and the reply to HEAD ends with its header.
     method = parser._method
     if isinstance(asked, Request):
         assert asked.method == method
