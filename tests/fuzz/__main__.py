@@ -1,6 +1,6 @@
-"""`python -m tests.fuzz [--inputs N] [TARGET …]`: each target in a process of its own, and a line about each.
+"""`python -m tests.fuzz [--inputs N] [TARGET …]`: run each target in its own process, and print one line for each.
 
-`--input FILE TARGET` tries one input again, and ends with its traceback where it is a finding.
+`--input FILE TARGET` runs one input again, and ends with its traceback if it is a finding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HERE: Final = Path(__file__).parent
 TARGETS: Final = tuple(sorted(path.stem for path in (HERE / "targets").glob("[a-z]*.py")))
 CACHE: Final = HERE.parents[1] / ".cache" / "fuzz"
 LINE: Final = "{:<14} {:>9} {:>8} {:>9} {:>9}  {}"
-# Room on a terminal for the last lines of a traceback.
+# Number of last lines of a traceback that are printed.
 TRACEBACK_LINES: Final = 12
 
 
@@ -44,7 +44,7 @@ def _here(name: str, inputs: int) -> None:
 
 
 def _apart(name: str, inputs: int) -> bool:
-    """Run a target in a process of its own, print its line, and return whether it found nothing."""
+    """Run a target in its own process, print its line, and return whether it has no findings."""
     directory = CACHE / name
     (directory / "findings").mkdir(parents=True, exist_ok=True)
     (directory / "outcomes.json").unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def _apart(name: str, inputs: int) -> bool:
 
 
 def _reached(log: str) -> str:
-    """Return the number of reached branches from libFuzzer's last line."""
+    """Return the number of reached branches in libFuzzer's last line, as text."""
     reached = re.findall(r" cov: (\d+) ", log)
     return f"; {reached[-1]} branches" if reached else ""
 

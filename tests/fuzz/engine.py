@@ -1,4 +1,4 @@
-"""Tries a target with many inputs, in this process: guided by coverage if atheris is installed, else random."""
+"""Run a target with many inputs in this process: guided by coverage if atheris is installed, otherwise random."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = ["GUIDED", "Trial", "load", "run"]
 
 GUIDED: Final = importlib.util.find_spec("atheris") is not None
 INSTRUMENTED: Final = ("samepaged", "yaml")
-# A parser in C that hangs hears none of Python's signals; libFuzzer's own alarm goes by the clock, and is patient so.
+# Python's signals do not interrupt a parser in C that hangs. libFuzzer's own alarm uses wall-clock time, so its limit
+# is generous.
 LAST_RESORT_SECONDS: Final = 60
 
 
 @dataclass
 class Trial:
-    """A target's outcomes, kept in a file, as the engine ends the process without a word."""
+    """A target's outcomes. They are kept in a file, because the engine ends the process without returning."""
 
     outcomes: Outcomes
     inputs: int
@@ -37,7 +38,7 @@ class Trial:
     started: float
 
     def give(self, data: bytes) -> None:
-        """One input, within its bounds; the file is written with the last one, and with a finding."""
+        """Run one input within its bounds. The file is written after the last input, and after a finding."""
         try:
             with bounded_time():
                 self.outcomes.give(data)
@@ -55,7 +56,7 @@ class Trial:
 
 
 def load(module: str) -> Target:
-    """Return a module's target, instrumented if possible."""
+    """Return the target in a module, instrumented if possible."""
     if not GUIDED:
         target: Target = importlib.import_module(module).TARGET
         return target
@@ -66,7 +67,7 @@ def load(module: str) -> Target:
 
 
 def run(trial: Trial) -> None:
-    """Give the inputs. What is a finding is raised, with its input in the directory's `findings`."""
+    """Run all inputs. A finding is raised, with its input in the directory's `findings`."""
     bounded_memory()
     (_guided if GUIDED else _by_chance)(trial)
 
@@ -102,7 +103,7 @@ def _guided(trial: Trial) -> None:
         sys.argv[0],
         f"-runs={trial.inputs}",
         f"-max_len={target.longest}",
-        *([f"-dict={words}"] if target.words else []),  # libFuzzer refuses an empty one
+        *([f"-dict={words}"] if target.words else []),  # libFuzzer refuses an empty dictionary
         f"-artifact_prefix={trial.directory}/findings/",
         f"-timeout={LAST_RESORT_SECONDS}",
         str(corpus),

@@ -1,4 +1,4 @@
-"""The bounds of one input: processor time, and of the process that tries it, memory."""
+"""The bounds of one input: processor time, and memory of the process that runs it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MEMORY: Final = 1 << 30
 
 
 class HangError(BaseException):
-    """An input took longer than its bound. Not an Exception: no parser may catch it."""
+    """An input took longer than its bound. Not an Exception, so that no parser catches it."""
 
 
 @contextlib.contextmanager
 def bounded_time() -> Iterator[None]:
-    """Raise HangError in here after SECONDS of processor time: wall time is unreliable on a busy machine."""
+    """Raise HangError in the block after SECONDS of processor time. Wall-clock time is unreliable on a busy machine."""
 
     def hang(*_: object) -> None:
         raise HangError(f"an input took more than {SECONDS} s")
@@ -38,7 +38,7 @@ def bounded_time() -> Iterator[None]:
 
 
 def bounded_memory() -> None:
-    """From now on this process may have MEMORY more than it has; what takes more meets a MemoryError."""
+    """Limit this process to MEMORY bytes above its current size. A larger allocation raises MemoryError."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     bound = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

@@ -1,4 +1,4 @@
-"""Inputs made from inputs: parts of a text moved, repeated and replaced, numbers in a structure made large or small."""
+"""Mutated inputs: parts of a text moved, repeated and replaced, numbers in a structure made large or small."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEARBY: Final = (-4096, -56, -1, 0, 1, 2, 56, 4096)
 
 
 def mutated(data: bytes, other: bytes, target: Target, random: Random) -> bytes:
-    """`data` with a few of its parts changed, of which some come from `other`; or something grown instead."""
+    """Return `data` with a few changed parts, some of them taken from `other`; or a grown input instead."""
     if target.grow is not None and random.random() < GROWN:
         data = target.grow(random)
         if random.getrandbits(1):
@@ -42,7 +42,7 @@ def mutated(data: bytes, other: bytes, target: Target, random: Random) -> bytes:
 
 
 def _with_fields(data: bytes, random: Random) -> bytes:
-    """Numbers of 1 to 8 octets overwritten, where formats have them; now and then a part moved or cut off."""
+    """Overwrite numbers of 1 to 8 octets at the offsets where formats have them; sometimes move or cut off a part."""
     made = bytearray(data)
     for _ in range(random.choice(CHANGES)):
         width = random.choice((1, 2, 4, 8))
@@ -89,7 +89,7 @@ def _change(parts: list[bytes], others: list[bytes], words: tuple[bytes, ...], r
 
 
 def mutations(target: Target, random: Random, count: int) -> Iterator[bytes]:
-    """The seeds, then inputs made of them, without a look at what they reach."""
+    """Yield the seeds, then random mutations of them, without coverage feedback."""
     yield from target.seeds[:count]
     for _ in range(count - len(target.seeds)):
         data, other = random.choice(target.seeds), random.choice(target.seeds)

@@ -1,4 +1,4 @@
-"""What is fuzzed: a parser, what it may refuse an input with, and what must hold of what it takes."""
+"""A fuzz target: a parser, the errors that it may raise, and the invariants of its results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SEEDS = Path(__file__).parent / "seeds"
 
 
 def seed_files(name: str) -> tuple[bytes, ...]:
-    """The real inputs below seeds/`name`, in the order of their names."""
+    """Return the real inputs below seeds/`name`, in the order of their names."""
     return tuple(path.read_bytes() for path in sorted((SEEDS / name).iterdir()))
 
 
 @dataclass(frozen=True)
 class Target:
-    """`check` parses an input and asserts what must hold of the result. It may raise one of `refusals`, nothing else.
-    All of `seeds` are taken; `words` are what the format's inputs are made of, unless it is `binary`; `grow` makes an
-    input of the format's structure, where changing texts would seldom keep to it. `longest` is in bytes.
+    """`check` parses an input and asserts the invariants of the result. It may raise only the errors in `refusals`. It
+    accepts all `seeds`. `words` are typical parts of inputs, unless the format is `binary`. `grow` makes an input with
+    the structure of the format, for formats that random changes of texts would usually break. `longest` is in bytes.
     """
 
     check: Callable[[bytes], object]
@@ -42,13 +42,13 @@ class Target:
 
 @dataclass
 class Outcomes:
-    """Gives inputs to a target, and counts what becomes of them. What is a finding is raised."""
+    """Runs inputs on a target, and counts the outcomes. A finding is raised."""
 
     target: Target
     counts: Counter[str] = field(default_factory=Counter)
 
     def give(self, data: bytes) -> None:
-        """One input."""
+        """Run one input."""
         try:
             self.target.check(data)
         except self.target.refusals as refusal:
@@ -64,7 +64,7 @@ class Outcomes:
 
 
 def _lines(refusal: Exception) -> Iterator[str]:
-    """Return the message for the user: a ConfigError has a line for each problem."""
+    """Yield the lines of the user's message: a ConfigError has one line for each problem."""
     yield from getattr(refusal, "problems", (str(refusal),))
 
 

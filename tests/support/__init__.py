@@ -1,1 +1,1 @@
-"""Real guests for the tests, the demo and the benchmarks: kernel, images, a libvirtd of one's own, domains."""
+"""Real guests for the tests, the demo and the benchmarks: kernel, images, a private libvirtd, and domains."""

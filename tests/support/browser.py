@@ -1,4 +1,4 @@
-"""Headless Chromium, controlled by its DevTools protocol over a pipe: no port, no other program."""
+"""Headless Chromium, controlled with the DevTools protocol over a pipe: without a port or another program."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ARGUMENTS: Final = (
 
 
 class Tab:
-    """One tab. `events` are all that it told without being asked, in order."""
+    """One tab. `events` holds the events that it sent, oldest first."""
 
     def __init__(self, of: Browser, session: str) -> None:
         self._browser = of
@@ -48,11 +48,11 @@ class Tab:
         self.events: list[dict[str, Any]] = []
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
-        """The result of a method of the protocol."""
+        """Call a method of the protocol and return its result."""
         return self._browser.ask(method, self._session, **parameters)
 
     def show(self, url: str, *, width: int, height: int = 900, scheme: str = "light", script: bool = False) -> None:
-        """Load `url`, in a window of this size and for a user who prefers this scheme of colours."""
+        """Load `url` in a window of this size, with this preferred colour scheme."""
         self.events.clear()
         self.ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -63,37 +63,37 @@ class Tab:
         self.wait("Page.loadEventFired")
 
     def wait(self, method: str) -> dict[str, Any]:
-        """The first event of this name since the page was asked for."""
+        """Wait for the first event of this name since the page was requested, and return its parameters."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not (found := self.told(method)):
             self._browser.hear(deadline)
         return found[0]
 
     def told(self, *methods: str) -> list[dict[str, Any]]:
-        """The events of these names so far."""
+        """Return the parameters of the events of these names so far."""
         return [event["params"] for event in self.events if event["method"] in methods]
 
     def value(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression. This is the tester's: the page's own scripts stay disabled."""
+        """Return the value of a JavaScript expression of the test. The page's own scripts stay disabled."""
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def picture(self) -> bytes:
-        """All of the page as PNG."""
+        """Return an image of the whole page, as PNG."""
         size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         data = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         return base64.b64decode(data)
 
     def accessible(self) -> list[tuple[str, str]]:
-        """What assistive technology is told: role and name of each node that is not ignored."""
+        """Return the role and name of each accessibility node that is not ignored."""
         nodes = self.ask("Accessibility.getFullAXTree")["nodes"]
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
 
 class Browser:
-    """A running Chromium, spoken to over `reading` and `writing`."""
+    """A running Chromium. It is controlled through the descriptors `reading` and `writing`."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._reading = reading
@@ -104,7 +104,7 @@ class Browser:
         self._tabs: dict[str, Tab] = {}
 
     def tab(self) -> Tab:
-        """A new tab that tells of its network, its console and its page."""
+        """Open a tab that sends the events of its network, its console and its page."""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         tab = self._tabs[session] = Tab(self, session)
@@ -127,7 +127,7 @@ class Browser:
         return result
 
     def hear(self, deadline: float) -> None:
-        """Receive Chromium's next message."""
+        """Receive the next messages of Chromium."""
         ready, _, _ = select.select([self._reading], [], [], max(deadline - time.monotonic(), 0))
         assert ready, "Chromium does not answer"
         data = os.read(self._reading, 1 << 20)
@@ -141,13 +141,13 @@ class Browser:
 
 
 def program() -> str | None:
-    """Return Chromium's path, or None."""
+    """Return the path of Chromium, or None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    """A Chromium with a profile of its own, which reaches nothing but this machine. It is gone afterwards."""
+    """Run a Chromium with a temporary profile, which can connect to this machine only."""
     chromium = program()
     assert chromium is not None, "no chromium; `make deps` installs it"
     with contextlib.ExitStack() as stack:
@@ -155,7 +155,7 @@ def browser() -> Iterator[Browser]:
         (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
         for one in (our_in, our_out):
             stack.callback(os.close, one)
-        # It wants them as 3 and 4; above 9 they are not in each other's way when they become that.
+        # Chromium expects descriptors 3 and 4. Above 9, dup2 to these numbers cannot overwrite the other descriptor.
         theirs = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (their_in, their_out)]
         command = [sys.executable, "-c", BECOME, *map(str, theirs), chromium, *ARGUMENTS]
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and certificates signed by it. openssl(1) makes them."""
+"""Certificates for tests: an authority, and the certificates that it signs, made by openssl(1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pair:
 
 
 class Authority:
-    """A certificate authority in a directory of its own."""
+    """A certificate authority in its own directory."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -34,8 +34,8 @@ class Authority:
         )  # fmt: skip
 
     def sign(self, name: str, *subjects: str) -> Pair:
-        """A pair for these subject alternative names, such as "IP:127.0.0.1" or "DNS:prometheus". Anybody may read
-        the key: the process that is to use it runs as another user.
+        """Return a pair for these subject alternative names, such as "IP:127.0.0.1" or "DNS:prometheus". The key is
+        world-readable, because the process that uses it runs as another user.
         """
         pair = Pair(self._directory / f"{name}.crt", self._directory / f"{name}.key")
         request, extensions = self._directory / f"{name}.csr", self._directory / f"{name}.ext"

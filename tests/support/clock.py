@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that advances only when a test moves it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Clock"]
 
 @dataclass
 class Clock:
-    """Monotonic seconds. Called, it is `time.monotonic`; its `sleep` passes the time at once."""
+    """Monotonic seconds. A call returns the time, as `time.monotonic` does; `sleep` advances the time immediately."""
 
     now: float = 1000.0
 
@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
     def monotonic(self) -> float:
-        """As of the module `time`, which a clock can stand for."""
+        """Return the time. A clock can replace the module `time`."""
         return self.now
 
     def sleep(self, seconds: float) -> None:

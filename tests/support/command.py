@@ -1,4 +1,4 @@
-"""The command line of samepaged, run as a user would."""
+"""The samepaged command line, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Samepaged"]
 
 
 class Samepaged:
-    """The commands, with a configuration and directories below `root`, and for the libvirtd at `uri`."""
+    """The commands, with a configuration and directories below `root`, for the libvirtd at `uri`."""
 
     def __init__(self, uri: str, root: Path) -> None:
         self.uri = uri

@@ -1,4 +1,4 @@
-"""Running `samepaged run`: the process, its log and its metrics."""
+"""A running `samepaged run`: the process, its log and its metrics."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 class Daemon:
-    """A running `samepaged run`, its log and its metrics. `more` is added to its environment; `before` are words of a
-    command that executes it in another setting.
+    """A running `samepaged run`, its log and its metrics. `more` is added to its environment; `before` is a command
+    prefix that runs it in another setting.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Daemon:
     def wait_until(
         self, condition: Callable[[], T], seconds: float = 30, message: str = "", *, every: float = 0.05
     ) -> T:
-        """The first true value of the condition, while the daemon runs. A failure shows the log."""
+        """Return the first true value of the condition while the daemon runs. A failure shows the log."""
 
         def while_alive() -> T:
             value = condition()
@@ -73,7 +73,7 @@ class Daemon:
         return self.wait(r"http://(127\.0\.0\.1:\d+)/metrics")[1]
 
     def exposition(self) -> str:
-        """The text of /metrics."""
+        """Return the text of /metrics."""
         try:
             with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
                 return str(answer.read().decode())
@@ -82,20 +82,22 @@ class Daemon:
             raise
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """All samples."""
+        """Return all samples."""
         return _samples(self.exposition())
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """One sample's value. Only its lines are parsed: a test asks many times a second."""
+        """Return the value of one sample. Only the lines of this metric are parsed, because tests call this many times
+        a second.
+        """
         lines = [line for line in self.exposition().splitlines() if line.startswith((f"{name}{{", f"{name} "))]
         return _samples("\n".join(lines) + "\n").get((name, frozenset(labels.items())))
 
     def wait_metric(self, value: float | None, name: str, *, timeout: float = 30, **labels: str) -> None:
-        """Wait until the sample has this value, or for None, until it is gone."""
+        """Wait until the sample has this value, or for None, until it is absent."""
         self.wait_until(lambda: self.metric(name, **labels) == value, timeout, f"{name}{labels} is not {value}")
 
     def wait_higher(self, name: str, than: float | None = None, *, timeout: float = 30, **labels: str) -> float:
-        """Wait until the sample exists and exceeds `than`, by default its value of now; its value then."""
+        """Wait until the sample exists and exceeds `than` (default: its current value). Return its new value."""
         least = (self.metric(name, **labels) or 0.0) if than is None else than
         value = self.wait_until(
             lambda: found if (found := self.metric(name, **labels) or 0.0) > least else None,
@@ -106,19 +108,19 @@ class Daemon:
         return value
 
     def wait_scans(self, count: int) -> None:
-        """Wait until so many more scans of all guests are done."""
+        """Wait until `count` more scans of all guests are complete."""
         name = "samepage_scan_duration_seconds_count"
         self.wait_higher(name, (self.metric(name) or 0) + count - 1, timeout=60)
 
     def stop(self) -> float:
-        """End it as systemd does, and return the seconds it took."""
+        """Stop the daemon as systemd does, and return the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(10) == 0, self.log
         return time.monotonic() - began
 
     def kill(self) -> None:
-        """End it by SIGKILL, if it still runs."""
+        """Kill the daemon with SIGKILL if it still runs."""
         self.process.kill()
         self.process.wait()
 
@@ -139,7 +141,7 @@ def daemon(
     more: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
 ) -> Iterator[Daemon]:
-    """Run it; on leaving it is ended, by SIGKILL if the test failed."""
+    """Run the daemon. On exit it is stopped, or killed with SIGKILL if the test has failed."""
     one = Daemon(samepaged, notify, more=more, before=before)
     try:
         yield one

@@ -1,4 +1,4 @@
-"""A process without a file descriptor to spare."""
+"""A process that has run out of file descriptors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["no_descriptors"]
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Every open of this process fails with EMFILE; descriptors that are open stay so."""
+    """Make every open of this process fail with EMFILE. Open descriptors stay open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

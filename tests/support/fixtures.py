@@ -1,4 +1,4 @@
-"""Fixtures of tests with real guests: a private libvirtd for each process of the tests. A conftest.py imports them."""
+"""Fixtures for tests with real guests: one private libvirtd for each test process. A conftest.py imports them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ libvirt.registerErrorHandler(lambda *_: None, None)
 
 @pytest.fixture(scope="session")
 def root() -> Iterator[Path]:
-    # Sockets' names are short (unix(7): 108 bytes), so not pytest's own directories.
+    # Not in pytest's own directories, because a socket's path is limited to 108 bytes (unix(7)).
     with tempfile.TemporaryDirectory(prefix="spd-") as path:
         yield Path(path)
 
@@ -50,14 +50,14 @@ def connection(libvirtd: Libvirtd) -> Iterator[Any]:
 
 @pytest.fixture
 def samepaged(libvirtd: Libvirtd, tmp_path: Path) -> Samepaged:
-    # Commands without a configuration share the host's ledger: no test is to spend the drift budget of the next.
+    # Commands without a configuration share the host's ledger: no test may spend the drift budget of the next one.
     (Config().runtime_directory / FILE_NAME).unlink(missing_ok=True)
     return Samepaged(libvirtd.uri, tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def every_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No guest is left paused after a test, unless the test has the mark `leaves_paused`."""
+    """Check that a test leaves no guest paused, unless it has the mark `leaves_paused`."""
     yield
     if "connection" in request.fixturenames and request.node.get_closest_marker("leaves_paused") is None:
         connection = request.getfixturevalue("connection")
@@ -66,5 +66,5 @@ def every_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
             return [d.name() for d in connection.listAllDomains() if d.state()[0] == libvirt.VIR_DOMAIN_PAUSED]
 
         with contextlib.suppress(libvirt.libvirtError):
-            # A daemon of the module's fixtures may scan at this moment; its pauses are short.
+            # A daemon of the module's fixtures may be scanning; its pauses are short.
             assert happens(lambda: not paused(), PAUSE_SECONDS), paused()

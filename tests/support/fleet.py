@@ -20,12 +20,14 @@ __all__ = ["WHEN", "guest", "rewrite", "write_mixed"]
 def guest(
     host: str, domain: str, pages: list[int], *, at: float = WHEN, uuid: str | None = None, hash_bits: int = 64
 ) -> Trace:
-    """A trace of a guest with these page hashes."""
+    """Return a trace of a guest that has pages with these hashes."""
     return trace(pages, host=host, domain=domain, at=at, uuid=uuid, hash_bits=hash_bits)
 
 
 def synthetic(number: int, *, images: int = 2, image_pages: int = 3000) -> list[int]:
-    """Pages of a guest that has most of one of some images, own pages, some of them twice, and zero pages."""
+    """Return the page hashes of a guest: most pages of one of `images` images, private pages, some of these duplicated,
+    and zero pages.
+    """
     random = np.random.default_rng(number)
     image = np.random.default_rng([1, number % images]).integers(FIRST_HASH, 2**64, image_pages, dtype=np.uint64)
     own = random.integers(FIRST_HASH, 2**64, 500, dtype=np.uint64)
@@ -34,8 +36,9 @@ def synthetic(number: int, *, images: int = 2, image_pages: int = 3000) -> list[
 
 
 def write_mixed(place: Path, *, hosts: int = 5, guests: int = 8, sample: int = 1) -> None:
-    """A fleet: of each host some guests in one export, with older traces of the others beside them, and these in files
-    of their own, as the daemon leaves them. Names are such that need care on the way to an engine.
+    """Write a fleet. Each host has one export with some of its guests and with older traces of the others. The current
+    traces of the others are in their own files, as the daemon writes them. The names contain characters that need
+    quoting in a database engine.
     """
     store = TraceStore(place / "recorded [1]")
     for host in range(hosts):
@@ -57,7 +60,7 @@ def write_mixed(place: Path, *, hosts: int = 5, guests: int = 8, sample: int = 1
 
 
 def rewrite(path: Path, change: str) -> None:
-    """Leave the file's metadata as they are, and give it other rows: `change` is an expression with a column's name."""
+    """Replace the file's rows and keep its metadata. `change` is an SQL expression with a column's name."""
     other = path.with_suffix(".other")
     with database() as connection:
         ((told,),) = connection.execute(
@@ -65,7 +68,7 @@ def rewrite(path: Path, change: str) -> None:
         ).fetchall()
         rows = f"read_parquet({sql_literal(str(path))}, hive_partitioning = false)"
         connection.execute(
-            f"COPY (SELECT * REPLACE ({change}) FROM {rows}) "  # noqa: S608 - a test's own words
+            f"COPY (SELECT * REPLACE ({change}) FROM {rows}) "  # noqa: S608 - constants of a test
             f"TO {sql_literal(str(other))} (FORMAT parquet, KV_METADATA {{samepaged: {sql_literal(told.decode())}}})"
         )
     other.replace(path)

@@ -1,12 +1,12 @@
 /* The whole userland of a test guest: process 1, one region of memory, and a line protocol on the first serial port.
  *
- * The page-exact tests need a guest in which nothing moves but what the test moved, so there is no shell, no
- * other process and no file: the region is allocated and locked once, and every command overwrites it in place.
+ * The page-exact tests need a guest in which only the test changes memory. So the guest has neither a shell nor
+ * other processes nor files: the region is allocated and locked once, and every command overwrites it in place.
  *
  *   ping WORD                         -> pong WORD
  *   fill FIRST COUNT SEED DISTINCT    -> ok      page FIRST+i gets content (SEED, i mod DISTINCT); DISTINCT 0: zeros
  *   clock                             -> clock SECONDS NANOSECONDS     CLOCK_REALTIME
- *   drop FIRST COUNT                  -> ok      MADV_DONTNEED, as a balloon does to the host
+ *   drop FIRST COUNT                  -> ok      MADV_DONTNEED, as a balloon does on the host
  *   dirty RATE                        -> ok      from now on, overwrite RATE random pages a second (0: none)
  *   hot FIRST COUNT                   -> ok      the pages that `dirty` draws from (default: the whole region)
  */
@@ -127,7 +127,7 @@ int main(void) {
     madvise(region, pages * PAGE, MADV_NOHUGEPAGE);
     mlock(region, pages * PAGE);
 
-    char line[256]; /* the last two bytes are room for a newline and the end */
+    char line[256]; /* the last two bytes are reserved for a newline and the terminator */
     size_t used = 0;
     double rate = 0, owed = 0, last = now();
     for (;;) {

@@ -1,4 +1,4 @@
-"""Domains made of the testbed's images, and the line to the writer guest's first process."""
+"""Domains that boot the testbed's images, and the serial line to the writer guest's first process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import happens, wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# x2apic and cmpxchg16b are not what QEMU 7's TCG does best; without cx16 also newer kernels boot under it.
+# x2apic and cmpxchg16b are not well supported by QEMU 7's TCG; without cx16, newer kernels boot under it as well.
 CPU = (
     "<cpu mode='custom' match='exact' check='none'><model>qemu64</model><feature policy='disable' name='cx16'/>{}</cpu>"
 )
@@ -32,7 +32,7 @@ CMDLINE = "console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off init_on_free=
 
 @dataclass(frozen=True)
 class Spec:
-    """A guest to boot: its name, memory in MiB, and what differs from the plain one."""
+    """A guest to boot: its name, memory in MiB, and the differences from the plain guest."""
 
     name: str
     memory: int = 96
@@ -50,7 +50,7 @@ class Spec:
     kaslr: bool = False
 
     def xml(self, serial: Path) -> str:
-        """The domain's XML; its serial port is the socket at `serial`."""
+        """Return the domain's XML; its serial port is the socket at `serial`."""
         cpu = "<cpu mode='host-passthrough'/>" if self.accel == "kvm" else CPU.format(self.numa)
         image = self.image or images.writer_image()
         cmdline = CMDLINE if not self.kaslr else CMDLINE.replace(" nokaslr", "")
@@ -90,8 +90,8 @@ def wait_until_answered(port: socket.socket, timeout: float, name: str) -> None:
 
     def answered() -> bool:
         nonlocal heard
-        # What was sent before the port was open is lost, or is answered late: only the newest answer counts.
-        # (And a guest that is slow to boot takes none: then the socket is full at some time, which is no error.)
+        # Data sent before the guest opened the port is lost or answered late: only the newest answer counts. A guest
+        # that boots slowly does not read, so the socket can become full, which is not an error.
         number = next(numbers)
         with contextlib.suppress(TimeoutError):
             port.sendall(b"ping %d\n" % number)
@@ -104,7 +104,7 @@ def wait_until_answered(port: socket.socket, timeout: float, name: str) -> None:
 
 
 class Writer:
-    """A running writer guest: tells its first process what to hold (the protocol is in guest_init.c)."""
+    """A running writer guest. Its first process writes the contents that the test requests (protocol: guest_init.c)."""
 
     def __init__(self, domain: libvirt.virDomain, serial: Path) -> None:
         self.domain = domain
@@ -125,15 +125,15 @@ class Writer:
         return bool(self.domain.state()[0] == running)
 
     def process(self) -> Process:
-        """The guest's QEMU, to be closed."""
+        """Return the guest's QEMU process; the caller closes it."""
         return qemu(self.domain.UUIDString())
 
     def wait_until_suspended(self, seconds: float = 30, message: str | Callable[[], object] = "") -> None:
-        """Wait for the next pause, which is short: return as soon as there is one."""
+        """Wait for the next pause and return at once, because pauses are short."""
         wait_for(lambda: self.suspended, seconds, message or f"{self.name} is suspended", every=0.0005)
 
     def runs_within(self, seconds: float) -> bool:
-        """Whether the guest runs, now or within so many seconds."""
+        """Whether the guest runs now or within this number of seconds."""
         return happens(lambda: self.runs, seconds)
 
     def wait_until_up(self, timeout: float = 120) -> None:
@@ -152,7 +152,9 @@ class Writer:
             raise RuntimeError(message)
 
     def clock_offset(self, probes: int = 20) -> float:
-        """Seconds by which the guest's CLOCK_REALTIME is ahead of the host's, by the quickest of some answers."""
+        """Return the seconds by which the guest's CLOCK_REALTIME is ahead of the host's, from the fastest of `probes`
+        answers.
+        """
         found: list[tuple[float, float]] = []
         for _ in range(probes):
             sent = time.time()
@@ -166,7 +168,7 @@ class Writer:
         return min(found)[1]
 
     def fill(self, first: int, count: int, seed: int, distinct: int) -> None:
-        """Pages first … first+count of the region get `distinct` contents in turn (0: zeros)."""
+        """Fill the pages first … first+count of the region with `distinct` contents in turn (0: zeros)."""
         self.tell(f"fill {first} {count} {seed} {distinct}")
 
     def close(self) -> None:
@@ -174,7 +176,7 @@ class Writer:
 
 
 def start(connection: libvirt.virConnect, spec: Spec, directory: Path) -> Writer:
-    """Create the transient domain; returns before it is up."""
+    """Create the transient domain. Returns before the guest has booted."""
     serial = directory / f"{abs(hash(spec.name)):x}.serial"
     domain = connection.createXML(spec.xml(serial))
     return Writer(domain, serial)
@@ -182,7 +184,7 @@ def start(connection: libvirt.virConnect, spec: Spec, directory: Path) -> Writer
 
 @contextlib.contextmanager
 def running(connection: libvirt.virConnect, directory: Path, *specs: Spec) -> Iterator[list[Writer]]:
-    """Writer guests, up and answering; destroyed on leaving."""
+    """Boot writer guests and wait until they answer. They are destroyed on exit."""
     writers: list[Writer] = []
     try:
         writers.extend(start(connection, spec, directory) for spec in specs)
@@ -198,7 +200,7 @@ def running(connection: libvirt.virConnect, directory: Path, *specs: Spec) -> It
 
 @contextlib.contextmanager
 def held(*writers: Writer) -> Iterator[None]:
-    """Guests that a client other than samepaged has paused."""
+    """Keep guests paused by a client other than samepaged."""
     with contextlib.ExitStack() as stack:
         for writer in writers:
             writer.domain.suspend()
@@ -208,20 +210,20 @@ def held(*writers: Writer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_a_job(writer: Writer, directory: Path) -> Iterator[None]:
-    """A guest in a job of libvirt's: a live dump into a FIFO without a reader."""
+    """Keep a guest in a libvirt job: a live dump into a FIFO that is not read."""
     fifo = directory / "never-read"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
 
     def dump() -> None:
         flags = libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
-        with contextlib.suppress(libvirt.libvirtError):  # its reader leaves
+        with contextlib.suppress(libvirt.libvirtError):  # the FIFO's read end is closed at the end
             writer.domain.coreDumpWithFormat(str(fifo), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, flags)
 
     thread = threading.Thread(target=dump)
     thread.start()
     try:
-        # Not by asking for the job, on the connection that the dump is waiting on.
+        # Do not query the job: the dump blocks the connection.
         assert select.select([reader], [], [], 20)[0], "no dump has begun"
         yield
     finally:

@@ -1,4 +1,6 @@
-"""Hosts as an operator has them, small and large, for what is looked at: every figure is made up, none by chance."""
+"""Hosts as an operator has them, small and large, for pages and figures that are inspected visually. All numbers are
+synthetic and deterministic.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ KINDS = ("web", "db", "cache", "build", "mail", "proxy", "queue", "shop")
 
 
 def guest(name: str, group: str, mib: int, at: int) -> GuestSharing:
-    """A guest of `mib` MiB, whose memory is in states that depend on `at`."""
+    """Return a guest of `mib` MiB. `at` determines the states of its memory."""
     memory = mib * MIB
     absent = memory * (at * 7 % 30) // 100
     swapped = memory * 3 // 100 if at % 9 == 4 else 0
@@ -36,7 +38,9 @@ def guest(name: str, group: str, mib: int, at: int) -> GuestSharing:
 
 
 def scanned(guest: GuestSharing, at: int, *, many: bool) -> GuestScan:
-    """How that guest was scanned: some in another way than preferred, some before the others, where they are many."""
+    """Return the scan of this guest. With `many`, some guests use a fallback mode and some scans are older than the
+    others.
+    """
     fell_back = many and at % 11 == 3
     return GuestScan(
         name=guest.name,
@@ -59,7 +63,7 @@ def scanned(guest: GuestSharing, at: int, *, many: bool) -> GuestScan:
 
 
 def scan(guests: Sequence[GuestSharing]) -> HostScan:
-    """A scan of `guests`: those of a kind share more."""
+    """Return a scan of `guests`: guests of the same kind share more."""
     pairs = []
     for at, a in enumerate(guests):
         for b in guests[at + 1 :]:
@@ -94,7 +98,7 @@ def scan(guests: Sequence[GuestSharing]) -> HostScan:
 
 
 def history(of: HostScan, scans: int = 96, every: float = 900.0, part_merged: float = 0.62) -> tuple[HistoryPoint, ...]:
-    """The last day: in the night an update takes a third of the sharing away, and one hour nobody scans."""
+    """Return the last day's history: an update at night removes a third of the sharing, and one hour lacks scans."""
     report, page = of.report, of.report.page_size
     moments = []
     for at in range(scans):
@@ -111,7 +115,7 @@ def history(of: HostScan, scans: int = 96, every: float = 900.0, part_merged: fl
 
 
 def merging(of: HostScan, *, run: int = 1, part: float = 0.62) -> Merging:
-    """KSM, having merged `part` of what it could."""
+    """Return KSM's state after it has merged the fraction `part` of the mergeable pages."""
     merged = int(of.potential_pages * part)
     host = HostMerging(
         run, merged // 9, merged * 8 // 10, merged // 3, merged // 50, merged - merged * 8 // 10, 42, 100, 20
@@ -131,7 +135,7 @@ def merging(of: HostScan, *, run: int = 1, part: float = 0.62) -> Merging:
 
 
 def snapshot(of: HostScan | None, merged: Merging | None = None) -> Snapshot:
-    """All that is known of a host whose last scan was `of`."""
+    """Return the snapshot of a host that has `of` as its last scan."""
     return Snapshot(
         config=ConfigStatus(last_load_successful=True, loaded_at=NOW - 86000),
         scan_config=ScanConfig(max_pause=0.25, interval=900.0, max_drift=1),
@@ -145,7 +149,7 @@ def snapshot(of: HostScan | None, merged: Merging | None = None) -> Snapshot:
 
 
 def small() -> Snapshot:
-    """Three guests, and one that was left out."""
+    """Return a host with three guests, and one that was skipped."""
     guests = (guest("web-1", "tenant", 4096, 5), guest("web-2", "tenant", 4096, 6), guest("db", "tenant", 16384, 3))
     of = replace(
         scan(guests),
@@ -155,7 +159,7 @@ def small() -> Snapshot:
 
 
 def large(count: int = 200) -> Snapshot:
-    """Many guests of three tenants, with all that can go wrong."""
+    """Return a host with many guests of three tenants and with every kind of failure."""
     guests = [
         guest(
             f"{KINDS[at % len(KINDS)]}-{at // len(KINDS) + 1:02d}.tenant-{at % 3}.example",

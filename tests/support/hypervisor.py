@@ -1,4 +1,4 @@
-"""A hypervisor and its domains controlled by a test, behind the protocols of samepaged.hypervisor."""
+"""A fake hypervisor and its domains, behind the protocols of samepaged.hypervisor. Tests define their behaviour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def error(reason: Reason) -> GuestError:
 
 @dataclass
 class FakeDomain:
-    """A domain; `failures` has for each method the errors that its next calls raise, in order."""
+    """A domain. `failures` maps each method to the errors that its next calls raise, in order."""
 
     run_state: RunState = RunState.RUNNING
     control_state: ControlState = ControlState.READY
@@ -99,7 +99,7 @@ class FakeDomain:
 
 @dataclass
 class FakeHypervisor:
-    """A connection with these domains: one, unless the test sets another number."""
+    """A connection with these domains: one, unless the test passes others."""
 
     domains: list[FakeDomain] = field(default_factory=lambda: [FakeDomain()])
     reachable: bool = True

@@ -1,4 +1,6 @@
-"""Boot files of test guests: a distribution's kernel, extracted from its package, and initramfs images."""
+"""Boot images of the test guests: a distribution's kernel, extracted from its package without installation, and
+initramfs images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("SAMEPAGED_TESTBED_CACHE", HERE.parents[1] / ".cache" / "testbed"))
-# Meta packages whose dependency is the kernel of the day: Debian's, then Ubuntu's.
+# Meta packages that depend on the current kernel: Debian's, then Ubuntu's.
 KERNEL_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual", "linux-image-generic")
 
 
@@ -46,7 +48,7 @@ def character_device(path: str, major: int, minor: int) -> Entry:
 
 
 def newc(entries: list[Entry]) -> bytes:
-    """The entries as a cpio archive in the 'newc' format, which is what the kernel unpacks
+    """Return the entries as a cpio archive in the 'newc' format, which the kernel unpacks
     (Documentation/driver-api/early-userspace/buffer-format.rst).
     """
     out = bytearray()
@@ -64,7 +66,7 @@ def _run(*command: str, cwd: Path | None = None) -> str:
 
 
 def _kernel_package() -> str:
-    """The name of the package that holds this distribution's current kernel."""
+    """Return the name of the package that holds this distribution's current kernel."""
     for meta in KERNEL_PACKAGES:
         try:
             depends = _run("apt-cache", "depends", meta)
@@ -78,7 +80,7 @@ def _kernel_package() -> str:
 
 
 def kernel() -> Path:
-    """Path of a kernel image, downloaded once and kept in the cache."""
+    """Return the path of a kernel image, downloaded once and kept in the cache."""
     image = CACHE / "vmlinuz"
     if not image.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def kernel() -> Path:
 
 
 def unpacked_kernel(package: Path, image: Path) -> None:
-    """Take the kernel's image out of its package, to `image`."""
+    """Extract the kernel's image from its package to `image`."""
     with tempfile.TemporaryDirectory() as scratch:
         _run("dpkg-deb", "-x", str(package), f"{scratch}/tree")
         (found,) = Path(scratch).glob("tree/boot/vmlinuz-*")
@@ -105,17 +107,17 @@ def _install(content: bytes, path: Path) -> Path:
 
 
 def pack(name: str, entries: list[Entry]) -> Path:
-    """The entries as a compressed initramfs of this name in the cache."""
+    """Write the entries as a compressed initramfs of this name in the cache."""
     CACHE.mkdir(parents=True, exist_ok=True)
     return _install(gzip.compress(newc(entries), compresslevel=1, mtime=0), CACHE / f"{name}.img")
 
 
 def compiled(source: Path, *options: str) -> Path:
-    """The program of a C source, in the cache; made again if the source is newer."""
+    """Return the program compiled from a C source, in the cache. It is compiled again if the source is newer."""
     binary = CACHE / source.stem
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
         CACHE.mkdir(parents=True, exist_ok=True)
-        # Another process may do the same, or read the program.
+        # Another process may compile the program at the same time, or read it.
         partial = binary.with_suffix(f".{os.getpid()}")
         _run("cc", "-O2", "-Wall", *options, "-o", str(partial), str(source))
         partial.rename(binary)
@@ -124,7 +126,9 @@ def compiled(source: Path, *options: str) -> Path:
 
 @cache
 def writer_image() -> Path:
-    """An initramfs with one process, `guest_init.c`: the guest holds exactly the contents that the test asks for."""
+    """Return an initramfs with one process, `guest_init.c`: the guest holds exactly the contents that the test
+    requests.
+    """
     init = compiled(HERE / "guest_init.c", "-static").read_bytes()
     return pack("writer", [directory("dev"), directory("proc"), program("init", init)])
 
@@ -141,7 +145,7 @@ while :; do /bin/busybox sleep 1; done
 
 
 def busybox_image(name: str, script: str) -> Path:
-    """An initramfs of busybox that runs `script` (sh) and then idles."""
+    """Return an initramfs of busybox that runs `script` (sh) and then idles."""
     busybox = shutil.which("busybox", path=f"{CACHE}/bin:{os.environ.get('PATH', os.defpath)}")
     if busybox is None:
         message = "busybox is not installed; run `make deps`"

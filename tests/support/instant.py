@@ -1,4 +1,4 @@
-"""A scan that asks whose the pages are, beside all of the guest's memory as it was while it was suspended."""
+"""A scan with page attribution, and a copy of all of the guest's memory at the instant of the suspension."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MARK = int.from_bytes(b"OSRELEAS", "little")
 
 
 class Whole:
-    """A Witness that does as another does, and copies all memory besides, while the guest is held."""
+    """A PageObserver that delegates to another one, and copies all memory while the guest is suspended."""
 
     def __init__(self, inner: AttributionSession) -> None:
         self.inner = inner
@@ -63,7 +63,9 @@ class Whole:
 def scanned(
     guest: Guest, pause: Pause, kept: ScanState, known: GuestKernelCache, mode: str, directory: Path
 ) -> tuple[Capture, PageOwners, PageOwners]:
-    """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
+    """Scan a guest once. Return the capture, the page attribution of the scan, and the attribution from the copy of all
+    memory.
+    """
     layout = next(ram_maps(guest.xml.machine, guest.xml.memory))
     attendant = AttributionSession(
         known, [layout], SourcesConfig(memory_limit=1 << 30, time_limit=60, names=True), lambda: False
@@ -73,7 +75,7 @@ def scanned(
     request = scan_request(mode, "process", 60.0, 1.0)
     with attendant:
         whole_ = Whole(attendant)
-        witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
+        witness: PageObserver = whole_  # type: ignore[assignment]  # the rest is delegated to `inner`
         found = capture(source, control, Hashing(best_hasher(), 7, 1, lambda: False), request, kept, witness)
         attendant.start_attribution()
         owned = attendant.finish()
@@ -82,14 +84,14 @@ def scanned(
 
 
 def whole(words: NDArray[np.uint64], layout: RamMap) -> PageOwners:
-    """Return the page attribution of a whole memory."""
+    """Return the page attribution of a complete memory."""
     ram = GuestRam(words, layout)
     return label_pages(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))
 
 
 def differences(found: PageOwners, truth: PageOwners) -> list[str]:
-    """The pages of which `found` says something else than `truth`, but for those that the host does not back and those
-    of which it says that it does not know them.
+    """Return a line for each page with different attribution in `found` and `truth`. Pages that are absent or unknown
+    in `found` are left out.
     """
     silent = {KIND["absent"], KIND["unknown"]}
     users = [_users(one) for one in (found, truth)]

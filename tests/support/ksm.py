@@ -1,4 +1,4 @@
-"""The kernel's own merging (Documentation/admin-guide/mm/ksm.rst), on the machine of the tests."""
+"""The kernel's own merging (Documentation/admin-guide/mm/ksm.rst) on the test machine."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def ksm(name: str) -> int:
 
 @contextlib.contextmanager
 def ksm_runs_to_completion() -> Iterator[None]:
-    """KSM merges all that it finds (Documentation/admin-guide/mm/ksm.rst), and is put back as it was."""
+    """Let KSM merge all that it finds (Documentation/admin-guide/mm/ksm.rst), and restore its settings on exit."""
     wanted = {"smart_scan": 0, "max_page_sharing": 1000000, "use_zero_pages": 1, "pages_to_scan": 100000}
     wanted |= {"sleep_millisecs": 0}
-    (KSM / "run").write_text("2")  # max_page_sharing can only be set while nothing is merged
+    (KSM / "run").write_text("2")  # max_page_sharing can be set only while nothing is merged
     before = {name: (KSM / name).read_text() for name in wanted if (KSM / name).exists()}
     try:
         for name in before:
@@ -45,8 +45,8 @@ def ksm_runs_to_completion() -> Iterator[None]:
 
 
 def mergeable_by_others(*own: Writer) -> dict[int, str]:
-    """Other processes that offer memory to KSM, with their command lines: its counters would count theirs, and to
-    unmerge would cost them.
+    """Return the command lines of other processes that offer memory to KSM, by pid. They would change KSM's counters,
+    and unmerging would affect them.
     """
     found = {}
     identities = [f"-uuid {writer.domain.UUIDString()} " for writer in own]

@@ -1,4 +1,4 @@
-"""A libvirtd of one's own: in a mount namespace, so that the machine's libvirt is neither seen nor touched."""
+"""A private libvirtd in a mount namespace: isolated from the machine's libvirt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import happens
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Every directory that libvirtd writes to is replaced, in its mount namespace only, by one below the testbed's root.
+# In libvirtd's mount namespace only, a directory below the testbed's root replaces each directory that it writes to.
 PRIVATE = (
     ("/run/libvirt", "run"),
     ("/var/lib/libvirt", "lib"),
@@ -29,7 +29,7 @@ PRIVATE = (
     ("/etc/libvirt", "etc"),
 )
 
-# libvirt's cache of QEMU's capabilities: to ask QEMU takes four seconds of computing.
+# libvirt's cache of QEMU's capabilities: to probe QEMU takes four seconds of processor time.
 MEMORY = Path("/dev/shm")  # noqa: S108
 CAPABILITIES = CACHE / "capabilities"
 
@@ -41,8 +41,8 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 """
 
-# Guests run as root: /dev/kvm is often closed to other users, and libvirt then probes QEMU anew at every start of a
-# domain. No cgroups, no security driver, no log daemon: none of them is what is tested here.
+# Guests run as root: /dev/kvm is often closed to other users, and libvirt then probes QEMU again at every start of a
+# domain. The tests do not cover cgroups, security drivers and the log daemon, so these are off.
 QEMU_CONF = """\
 user = "root"
 group = "root"
@@ -67,7 +67,9 @@ exec "$@"
 
 @dataclass
 class Libvirtd:
-    """One private libvirtd; `uri` reaches it. Its guests outlive it, as they do on a host, until `destroy_guests`."""
+    """One private libvirtd, reachable at `uri`. Its guests keep running when it stops, as they do on a host, until
+    `destroy_guests`.
+    """
 
     root: Path
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -100,12 +102,12 @@ class Libvirtd:
         if binary is None:
             message = "libvirtd is not installed; run `make deps`"
             raise RuntimeError(message)
-        # From its own mount namespace, it may use the binary's default paths: what they lead to is ours.
+        # In its own mount namespace, libvirtd can use the default paths: they lead to the testbed's directories.
         pairs = [word for path, name in PRIVATE for word in (path, name)]
         daemon = [binary, "--config", f"{self.root}/etc/libvirtd.conf", "--pid-file", f"{self.root}/libvirtd.pid"]
         command = ["unshare", "--mount", "sh", "-c", START, "sh", str(self.root), *pairs, "--", *daemon]
         with (self.root / "libvirtd.log").open("ab") as log:
-            # In a session of its own: a Ctrl-C is for who started us, and must not end libvirtd before its guests.
+            # In its own session: Ctrl-C is for the caller, and must not end libvirtd before its guests.
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -125,7 +127,7 @@ class Libvirtd:
         return True
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End this libvirtd (its guests run on)."""
+        """Stop this libvirtd. Its guests keep running."""
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(30)
@@ -133,7 +135,7 @@ class Libvirtd:
             self._keep_capabilities()
 
     def _keep_capabilities(self) -> None:
-        """Keep the capabilities of QEMU for later private libvirtds. libvirt asks QEMU again if they are outdated, and
+        """Keep QEMU's capabilities for later private libvirtds. libvirt probes QEMU again if they are outdated, and
         then replaces the file.
         """
         CAPABILITIES.mkdir(parents=True, exist_ok=True)
@@ -145,13 +147,13 @@ class Libvirtd:
                 partial.replace(kept)
 
     def clear(self) -> None:
-        """Remove the files that are not below the root."""
+        """Remove the files outside of the root."""
         if (self.root / "run").is_symlink():
             shutil.rmtree((self.root / "run").readlink())
             (self.root / "run").unlink()
 
     def destroy_guests(self) -> None:
-        """End every guest of this libvirtd."""
+        """Destroy every guest of this libvirtd."""
         with contextlib.closing(libvirt.open(self.uri)) as connection:
             for domain in connection.listAllDomains():
                 with contextlib.suppress(libvirt.libvirtError):
@@ -160,7 +162,7 @@ class Libvirtd:
 
 @contextlib.contextmanager
 def private_libvirtd(root: Path) -> Iterator[Libvirtd]:
-    """A running libvirtd below `root`, which on leaving is stopped with every guest that it has."""
+    """Run a libvirtd below `root`. On exit, libvirtd and all its guests are stopped."""
     daemon = Libvirtd(root)
     daemon.start()
     try:

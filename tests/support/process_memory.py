@@ -1,4 +1,4 @@
-"""Looking for bytes in the memory of a process, as root or a debugger could."""
+"""Search for bytes in the memory of a process, as root or a debugger can."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Mapping:
 
     @property
     def secluded(self) -> bool:
-        """Whether what is in there reaches neither a core nor swap nor a child."""
+        """Whether the content reaches neither a core dump nor swap nor a child process."""
         return {"lo", "dd", "dc"} <= self.flags
 
     @property
     def program(self) -> bool:
-        """Whether it is a program's code or constants, which are never written."""
+        """Whether the mapping is a program's code or constants, which are never written."""
         return self.name.startswith("/") and self.permissions in {"r--p", "r-xp"}
 
 
@@ -53,20 +53,20 @@ def mappings(pid: int) -> list[Mapping]:
 
 
 def holders(pid: int, needles: Sequence[bytes], among: Sequence[Mapping] | None = None) -> list[Mapping]:
-    """The mappings of a process in which any of the needles is found."""
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - unbuffered: what is not there is skipped
+    """Return the mappings of a process that contain any of the needles."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - unbuffered: absent parts are skipped
         return [one for one in among or mappings(pid) if not one.program and _holds(memory.fileno(), one, needles)]
 
 
 def _holds(memory: int, mapping: Mapping, needles: Sequence[bytes]) -> bool:
-    if mapping.permissions.startswith("-"):  # it could be read all the same, but would grow
+    if mapping.permissions.startswith("-"):  # readable all the same, but reading would populate it
         return False
     overlap = max(map(len, needles)) - 1
     before = b""
     for start in range(mapping.start, mapping.end, READ_BYTES):
         try:
             piece = before + os.pread(memory, min(READ_BYTES, mapping.end - start), start)
-        except OSError:  # a page of the kernel's, or past the end of a file
+        except OSError:  # a page of the kernel, or past the end of a file
             before = b""
             continue
         if any(needle in piece for needle in needles):
@@ -77,7 +77,7 @@ def _holds(memory: int, mapping: Mapping, needles: Sequence[bytes]) -> bool:
 
 @contextlib.contextmanager
 def standing(pid: int) -> Iterator[None]:
-    """Hold a process still, all its threads."""
+    """Stop all threads of a process."""
     os.kill(pid, signal.SIGSTOP)
     try:
         tasks = Path(f"/proc/{pid}/task")

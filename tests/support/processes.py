@@ -1,4 +1,4 @@
-"""samepaged's processes, seen from outside: their number, resources and ends."""
+"""The processes of samepaged, observed from outside: their resources and how they end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Held:
-    """Counts that a leak would increase."""
+    """The resources that a leak would increase."""
 
     descriptors: int
     threads: int
@@ -35,7 +35,7 @@ class Held:
 
 
 class Process:
-    """A process by a descriptor (pidfd_open(2)): no later one of the same pid is taken for it."""
+    """A process, identified by a descriptor (pidfd_open(2)): never confused with a later process of the same pid."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -55,12 +55,12 @@ class Process:
         self.send(signal.SIGKILL)
 
     def ended(self, timeout: float = 0.0) -> bool:
-        """Whether it has ended, or ends within `timeout` seconds."""
+        """Whether the process has ended, or ends within `timeout` seconds."""
         return bool(select.select([self._descriptor], [], [], timeout)[0])
 
     @property
     def state(self) -> str:
-        """`R`, `S`, `T` for stopped and so on (proc_pid_stat(5))."""
+        """Return the state: `R`, `S`, `T` for stopped and so on (proc_pid_stat(5))."""
         return _stat(self.pid)[0]
 
     @property
@@ -69,12 +69,12 @@ class Process:
 
     @property
     def resident(self) -> int:
-        """Its resident memory in bytes."""
+        """Return the resident memory in bytes."""
         return int((PROC / str(self.pid) / "statm").read_text().split()[1]) * PAGE
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields after the command's name: state, parent, …"""
+    """Return the fields after the command's name: state, parent, …"""
     return (PROC / str(pid) / "stat").read_text().rpartition(") ")[2].split()
 
 
@@ -91,7 +91,7 @@ def _pids() -> Iterator[int]:
 
 
 def children(parent: int, module: str = "") -> list[int]:
-    """The living children of a process, those whose command line names `module`."""
+    """Return the living children of a process that have `module` in their command lines."""
     found = []
     for pid in _pids():
         with suppress(OSError, IndexError):
@@ -102,13 +102,13 @@ def children(parent: int, module: str = "") -> list[int]:
 
 
 def wait_for_child(parent: int, module: str, timeout: float = 20) -> Process:
-    """The one child that runs `module`, as soon as there is one."""
+    """Wait for the one child that runs `module`, and return it."""
     (pid,) = wait_for(lambda: children(parent, module), timeout, f"process {parent} has a child {module}")
     return Process(pid)
 
 
 def qemu(uuid: str) -> Process:
-    """The process of the domain with this UUID."""
+    """Return the process of the domain with this UUID."""
     for pid in _pids():
         with suppress(OSError):
             if f"-uuid {uuid} " in _command(pid):
@@ -117,7 +117,7 @@ def qemu(uuid: str) -> Process:
 
 
 class Family:
-    """The processes of one running daemon by their names: scanner, guard, web."""
+    """The processes of one running daemon, by name: scanner, guard, web."""
 
     def __init__(self, scanner: int) -> None:
         self.members = {
@@ -135,7 +135,7 @@ class Family:
 
     @property
     def exits(self) -> list[str]:
-        """Those that have ended."""
+        """Return the names of the processes that have ended."""
         return [name for name, process in self.members.items() if process.ended()]
 
     @property
@@ -143,7 +143,7 @@ class Family:
         return {name: process.held for name, process in self.members.items()}
 
     def leaks(self, before: dict[str, Held], timeout: float = 60) -> dict[str, Held]:
-        """What they still hold more than before, once that has had time to go."""
+        """Return the resources of the processes that still hold more than `before` after `timeout` seconds."""
 
         def more() -> dict[str, Held]:
             return {name: held for name, held in self.held.items() if not held.within(before[name])}

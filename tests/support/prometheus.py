@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes one address, in a directory of its own, on loopback."""
+"""A real Prometheus that scrapes one address on loopback, in its own directory."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Prometheus:
             return json.load(answer)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The result of an instant query: series with `metric` and `value`."""
+        """Return the result of an instant query: series with `metric` and `value`."""
         answer = self._get("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
     def wait_for(self, expression: str, timeout: float = 30) -> list[dict[str, Any]]:
-        """The result of the query, as soon as it has one."""
+        """Wait until the query has a result, and return it."""
 
         def result() -> list[dict[str, Any]]:
             with contextlib.suppress(OSError):
@@ -62,8 +62,8 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(root: Path, target: str, more: str = "") -> Iterator[Prometheus]:
-    """A Prometheus that scrapes `target` (host:port) every second; ended on leaving. `more` are lines of the job in its
-    configuration, indented by two spaces.
+    """Run a Prometheus that scrapes `target` (host:port) every second. It is stopped on exit. `more` are lines of the
+    job in its configuration, indented by two spaces.
     """
     binary = shutil.which("prometheus")
     if binary is None:

@@ -1,4 +1,4 @@
-"""Handmade scan results, for tests of their presentation."""
+"""Hand-made scan results, for tests of their presentation."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ AWKWARD_NAMES = (
 
 
 def guest_id(name: str) -> GuestId:
-    """The identity of the test's guest of this name."""
+    """Return the identity of the test guest with this name."""
     number = zlib.crc32(name.encode("utf-8", "surrogatepass"))
     return GuestId("qemu:///system", f"8d6f2a0e-0000-4000-8000-{number:012x}")
 
 
 def guest_sharing(name: str, group: str = "tenant", *, pages: int = 1000) -> GuestSharing:
-    """A guest of `pages` pages: a tenth absent, 1% swapped, a fifth zero, 9% duplicate, the rest distinct."""
+    """Return a guest of `pages` pages: a tenth absent, 1% swapped, a fifth zero, 9% duplicate, the rest distinct."""
     absent, swapped, zero, duplicate = pages // 10, pages // 100, pages // 5, pages * 9 // 100
     return GuestSharing(
         name=name,
@@ -72,8 +72,8 @@ def guest_scan(
     obstacle: str | None = None,
     device: bool = False,
 ) -> GuestScan:
-    """How a guest was scanned; `fallback` is the code and the line for people, `obstacle` the word for KSM's,
-    `device` whether a passed-through device may have written meanwhile.
+    """Return the scan of a guest. `fallback` is the code and the message, `obstacle` the reason code for KSM, `device`
+    whether a passed-through device may have written during the scan.
     """
     code, reason = fallback or (None, None)
     return GuestScan(
@@ -107,8 +107,8 @@ def host_scan(
     obstacles: Mapping[str, str] | None = None,
     devices: frozenset[str] = frozenset(),
 ) -> HostScan:
-    """A scan of guests of these names, of `pages` pages of 4 KiB each; `fallbacks` and `obstacles` are by name;
-    `devices` names the guests with a passed-through device.
+    """Return a scan of guests with these names, of `pages` pages of 4 KiB each. `fallbacks` and `obstacles` are by
+    name; `devices` names the guests with a passed-through device.
     """
     guests = tuple(guest_sharing(name, pages=pages) for name in names)
     fell_back = fallbacks or {}
@@ -137,7 +137,7 @@ def host_scan(
 
 
 def stable_report(*names: str, pages: int = 500, inter: int = 7) -> SharingReport:
-    """Stable sharing of guests of these names, of `pages` pages each that kept their content."""
+    """Return the stable sharing of guests with these names; `pages` pages of each kept their content."""
     guests = tuple(guest_sharing(name, pages=pages) for name in names)
     own = sum(guest.duplicate_pages for guest in guests)
     return SharingReport(
@@ -151,7 +151,7 @@ def stable_report(*names: str, pages: int = 500, inter: int = 7) -> SharingRepor
 
 
 def snapshot(scan: HostScan | None = None, *, domains: tuple[str, ...] = ()) -> Snapshot:
-    """A snapshot in which everything is known of `domains`: pauses, failures, success."""
+    """Return a snapshot with complete information on `domains`: pauses, failures, successes."""
     return Snapshot(
         config=ConfigStatus(last_load_successful=True, loaded_at=STARTED - 100),
         libvirt_up=True,
@@ -165,7 +165,7 @@ def snapshot(scan: HostScan | None = None, *, domains: tuple[str, ...] = ()) -> 
 
 
 def full_snapshot() -> Snapshot:
-    """A snapshot with at least one series of every metric."""
+    """Return a snapshot with at least one series of every metric."""
     scan = host_scan(
         "web-1",
         "web-2",
@@ -190,7 +190,9 @@ def full_snapshot() -> Snapshot:
 
 
 def answers(domain: str, *, names: bool = True, kinds: int = 3) -> AttributionReport:
-    """A guest of 1,000 pages that shares 110: its heap is in most of it, its libraries in the rest."""
+    """Return the attribution of a guest of 1,000 pages that shares 110, most of them in its heap, the rest in its
+    libraries.
+    """
     owners = [Owner("heap", 300, 50, 20, 60.0), Owner("library", 200, 30, 20, 45.5), Owner("slab", 100, 10, 0, 4.5)]
     return AttributionReport(
         domain=domain,
@@ -214,7 +216,7 @@ def answers(domain: str, *, names: bool = True, kinds: int = 3) -> AttributionRe
 
 
 def merging(*names: str, merged: int = 45) -> Merging:
-    """KSM at work, having merged so many pages of each guest."""
+    """Return the state of a running KSM that has merged `merged` pages of each guest."""
     host = HostMerging(
         run=1,
         shared=10,

@@ -1,4 +1,4 @@
-"""Requests for one scan, with the mode and reader as plain texts."""
+"""Requests for one scan, with mode and reader as plain strings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def scan_request(
     one_instant: bool = False,
     budget: DriftBudget = UNLIMITED,
 ) -> ScanRequest:
-    """A request that has `verify_pages` verified at each scan (0: none)."""
+    """Return a request that verifies `verify_pages` pages at each scan (0: none)."""
     verification = {"verify_every": 1, "verify_pages": verify_pages} if verify_pages else {"verify_every": 0}
     config = {"mode": mode, "reader": reader, "max_pause": max_pause, "max_duty": max_duty, "still_ksm": still_ksm}
     return ScanRequest(ScanConfig.model_validate(config | verification), budget, one_instant)

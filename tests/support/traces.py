@@ -1,4 +1,4 @@
-"""Traces made by hand."""
+"""Hand-made traces."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def trace(
     mode: str = "snapshot",
     **details: Any,
 ) -> Trace:
-    """A trace of a guest whose pages of 4096 bytes have these hashes. `seed` is a seed or its id; `details` are further
-    arguments of `Trace.of`.
+    """Return a trace of a guest that has pages of 4096 bytes with these hashes. `seed` is a seed or its id; `details`
+    are further arguments of `Trace.of`.
     """
     digest = pages if isinstance(pages, PageDigest) else PageDigest(np.array(pages, dtype=np.uint64), 4096)
     name = seed if isinstance(seed, str) else seed_id(seed)

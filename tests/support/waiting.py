@@ -1,4 +1,4 @@
-"""Deadlines: the one loop that waits for a condition."""
+"""Deadlines: the only loop that waits for a condition."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 def wait_for(
     condition: Callable[[], T], seconds: float = 30.0, message: str | Callable[[], object] = "", *, every: float = 0.02
 ) -> T:
-    """The first true value of `condition`, which is evaluated every `every` seconds. Raises TimeoutError after
-    `seconds`, with `message` or what that returns then. An exception of the condition ends the wait.
+    """Return the first true value of `condition`, evaluated every `every` seconds. Raises TimeoutError after `seconds`,
+    with `message` or its return value at that time. An exception in the condition ends the wait.
     """
     __tracebackhide__ = True
     value = _poll(condition, seconds, every)
@@ -28,17 +28,17 @@ def wait_for(
 
 
 def happens(condition: Callable[[], object], seconds: float, *, every: float = 0.01) -> bool:
-    """Whether the condition becomes true within so many seconds."""
+    """Whether the condition becomes true within this number of seconds."""
     return bool(_poll(condition, seconds, every))
 
 
 def holds(condition: Callable[[], object], seconds: float, *, every: float = 0.01) -> bool:
-    """Whether the condition stays true for so many seconds."""
+    """Whether the condition stays true for this number of seconds."""
     return not happens(lambda: not condition(), seconds, every=every)
 
 
 def _poll(condition: Callable[[], T], seconds: float, every: float) -> T:
-    """The condition's first true value, or its last one."""
+    """Return the condition's first true value, or its last value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() <= deadline:
         time.sleep(every)

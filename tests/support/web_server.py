@@ -1,4 +1,4 @@
-"""A server of a test's own: started, waited for, and ended."""
+"""A server for a test: started, ready, and stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["answering"]
 
 @contextlib.contextmanager
 def answering(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
-    """Run a server that answers at `url`, within 30 s; ended on leaving. Its output goes to the file `log`."""
+    """Run a server that answers at `url` within 30 s. It is stopped on exit. Its output goes to the file `log`."""
 
     def answers() -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):

@@ -1,7 +1,8 @@
-"""Inside the lab host: its libvirt, a guest under KVM, processes that write on command, soft-dirty bits, and KSM.
+"""Fixtures inside the lab host: its libvirt, a guest under KVM, processes that write on command, soft-dirty bits, and
+KSM.
 
-Nothing here falls back: a lab host that lacks one of these has failed, so a test that is skipped there has, too; unless
-it is one that a variable named in its reason (SAMEPAGED_LAB_...) turns on.
+There are no fallbacks: a lab host that lacks one of these has failed, so a skipped test counts as a failure, unless its
+reason names a variable (SAMEPAGED_LAB_...) that enables it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 IN_THE_LAB = os.environ.get("SAMEPAGED_LAB") == "1"
 URI = "qemu:///system"
 KSM = Path("/sys/kernel/mm/ksm")
-# The nested guest, and its region: the part of its memory that tests fill.
+# The nested guest, and its region: the part of its memory with contents that a test defines.
 GUEST = "samepaged-lab"
 GUEST_MEMORY = 128
 REGION = 32
@@ -60,8 +61,8 @@ def connection() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def kvm_guest(connection: Any) -> Iterator[Writer]:
-    """A writer guest under KVM, for the whole run. A test leaves it running, and fills its region itself."""
-    # Not below pytest's own directories, into which QEMU's user may not look.
+    """A writer guest under KVM, for the whole run. Each test leaves it running, and defines the region's contents."""
+    # Not below pytest's own directories, because QEMU's user cannot read them.
     with tempfile.TemporaryDirectory(prefix="lab-") as root:
         Path(root).chmod(0o755)
         spec = Spec(GUEST, memory=GUEST_MEMORY, accel="kvm", cmdline=f"region={REGION}")
@@ -71,22 +72,22 @@ def kvm_guest(connection: Any) -> Iterator[Writer]:
 
 @pytest.fixture(scope="session")
 def kvm_guest_pid(kvm_guest: Writer) -> int:
-    """The nested guest's QEMU."""
+    """The pid of the nested guest's QEMU."""
     return int(Path(f"/run/libvirt/qemu/{kvm_guest.name}.pid").read_text())
 
 
 @pytest.fixture(autouse=True)
 def the_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Resume the nested guest after each test."""
+    """Check that a test does not leave the nested guest paused."""
     yield
     if "kvm_guest" in request.fixturenames:
-        # A service that the test has left running may be scanning it.
+        # A service that a test has left running may be scanning the guest.
         assert request.getfixturevalue("kvm_guest").runs_within(30), "the guest is left paused"
 
 
 @pytest.fixture
 def start_process() -> Iterator[Callable[..., WriterProcess]]:
-    """Starts writer processes, with `pages` and `kind` as in writer_process.KINDS; ended with the test."""
+    """Start writer processes, with `pages` and `kind` as in writer_process.KINDS; ended with the test."""
     pool = Path("/proc/sys/vm/nr_hugepages")
     before = pool.read_text()
     with contextlib.ExitStack() as stack:
@@ -107,7 +108,7 @@ def process(start_process: Callable[..., WriterProcess]) -> WriterProcess:
 
 
 class SoftDirty:
-    """Soft-dirty bits, by nothing of samepaged's own (Documentation/admin-guide/mm/soft-dirty.rst)."""
+    """Soft-dirty bits, read without samepaged's code (Documentation/admin-guide/mm/soft-dirty.rst)."""
 
     def clear(self, pid: int) -> None:
         Path(f"/proc/{pid}/clear_refs").write_text("4")
@@ -118,11 +119,11 @@ class SoftDirty:
             return np.fromfile(pagemap, np.uint64, pages)
 
     def pages(self, process: WriterProcess) -> list[int]:
-        """Return the numbers of the region's pages with a set bit."""
+        """Return the numbers of the region's pages that have the bit set."""
         return self.within(process.pid, process.address, process.pages)
 
     def within(self, pid: int, address: int, pages: int) -> list[int]:
-        """Return the numbers of pages with a set bit, among the `pages` pages from `address`."""
+        """Return the numbers of the pages that have the bit set, among the `pages` pages from `address` on."""
         found: list[int] = np.flatnonzero(self.entries(pid, address, pages) & np.uint64(1 << 55)).tolist()
         return found
 
@@ -133,7 +134,7 @@ def soft_dirty() -> SoftDirty:
 
 
 class Ksm:
-    """KSM, which merges registered pages while `merging` (Documentation/admin-guide/mm/ksm.rst)."""
+    """Controls KSM (Documentation/admin-guide/mm/ksm.rst)."""
 
     def value(self, name: str) -> int:
         return int((KSM / name).read_text())
@@ -142,19 +143,19 @@ class Ksm:
         (KSM / name).write_text(str(value))
 
     def start(self) -> None:
-        """Merge, fast; returns at once."""
+        """Start fast merging, and return immediately."""
         self.set("pages_to_scan", 5000)
         self.set("sleep_millisecs", 5)
         self.set("run", 1)
 
     def wait_until(self, done: Callable[[], bool], timeout: float = 60) -> None:
-        """Wait until KSM has come so far."""
+        """Wait until KSM has reached the condition."""
         wait_for(done, timeout, lambda: {path.name: path.read_text() for path in KSM.iterdir()}, every=0.05)
 
 
 @pytest.fixture
 def ksm() -> Iterator[Ksm]:
-    """KSM at rest; after the test nothing is merged any more, and it is set as before."""
+    """Idle KSM. After the test, all pages are unmerged and the settings are restored."""
     one = Ksm()
     names = ("pages_to_scan", "sleep_millisecs", "run")
     before = {name: one.value(name) for name in names}

@@ -1,6 +1,6 @@
-"""Probe of a process's permissions: each attempt by name, "ok" or the name of the error, as JSON on stdout.
+"""Probe of a unit's permissions: prints each attempt with "ok" or the name of its error, as JSON on stdout.
 
-A program of its own, which tests/vm/test_unit.py has the hardened units start in place of samepaged.
+A separate program, which tests/vm/test_unit.py starts in the hardened units in place of samepaged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# By their numbers on x86-64: the C library has no functions for some of these, and checks the arguments of others.
+# By their numbers on x86-64: the C library lacks functions for some of these, and checks the arguments of others.
 SYSTEM_CALLS = {
     "ptrace": 101,
     "mount": 165,
@@ -40,7 +40,7 @@ _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def outcome(attempt: Callable[[], object]) -> str:
-    """Return the result of the attempt."""
+    """Return "ok", the name of the error, or the exit status of a program."""
     try:
         attempt()
     except subprocess.CalledProcessError as error:
@@ -51,32 +51,32 @@ def outcome(attempt: Callable[[], object]) -> str:
 
 
 def system_call(number: int) -> None:
-    """With arguments that no call takes: one that is let through fails for another reason than EPERM, or works."""
+    """Call with arguments that every call rejects: an allowed call succeeds or fails with an error other than EPERM."""
     if _libc.syscall(number, -1, -1, -1, -1, -1, -1) < 0:
         raise OSError(ctypes.get_errno(), "")
 
 
 def lock_memory() -> None:
-    """Lock memory as the scanner does for its buffers."""
+    """Lock memory, as the scanner does for guest data."""
     area = mmap.mmap(-1, LOCKED)
     if _libc.mlock(ctypes.addressof(ctypes.c_char.from_buffer(area)), LOCKED) < 0:
         raise OSError(ctypes.get_errno(), "")
 
 
 def write_back(path: str) -> None:
-    """Write the existing content again."""
+    """Write the current content of the file again."""
     Path(path).write_text(Path(path).read_text())
 
 
 def make_file(directory: str) -> None:
-    """A file that is gone again at once."""
+    """Create a file and remove it again."""
     path = Path(directory) / "samepaged-probe"
     path.touch()
     path.unlink()
 
 
 def run_copy(directory: str) -> None:
-    """Run a program that was written there."""
+    """Write a program there and run it."""
     path = Path(directory) / "samepaged-probe-program"
     try:
         shutil.copy("/bin/true", path)
@@ -87,13 +87,13 @@ def run_copy(directory: str) -> None:
 
 
 def connect(path: str) -> None:
-    """To a Unix socket."""
+    """Connect to a Unix socket."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
 
 
 def attempts(words: list[str]) -> dict[str, str]:
-    """Words: `read PATH`, `make DIRECTORY`, `run DIRECTORY`, `write PATH`, `connect PATH`, `socket FAMILY`."""
+    """Make attempts: `read PATH`, `make DIRECTORY`, `run DIRECTORY`, `write PATH`, `connect PATH`, `socket FAMILY`."""
     acts: dict[str, Callable[[str], object]] = {
         "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
         "make": make_file,

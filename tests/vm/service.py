@@ -1,4 +1,4 @@
-"""The installed service, and the guest that it scans, as tests/vm/test_unit.py sees them from outside."""
+"""The installed service and the guest that it scans, observed from outside, for tests/vm/test_unit.py."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CONFIG = Path("/etc/samepaged/config.yaml")
 METRICS = "http://127.0.0.1:9953/metrics"
 SAMPLE = re.compile(r"(?P<name>\w+)\{(?P<labels>.*)\} (?P<value>\S+)")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
-# Of everything here: the host is emulated, and slow.
+# Timeout of all waits: the host is emulated, and slow.
 PATIENCE = 90.0
-# A pause longer than a test needs between stopping the scanner and ending it.
+# Longer than a test needs between stopping the scanner and killing it.
 MAX_PAUSE = "60s"
 
 
@@ -45,7 +45,7 @@ def log(lines: int = 60) -> str:
 
 
 def audit_trail(pid: int) -> list[dict[str, str]]:
-    """The journal's entries about scans of the guest, by the scanner of this pid, oldest first."""
+    """Return the journal's entries about scans of the guest by the scanner with this pid, oldest first."""
     subprocess.run(["journalctl", "--sync"], check=True, timeout=60)
     words = ["journalctl", "--unit=samepaged", f"SAMEPAGED_DOMAIN={NAME}", f"_PID={pid}", "--output=json"]
     said = subprocess.run([*words, "--no-pager", "--quiet"], check=True, capture_output=True, text=True, timeout=60)
@@ -58,14 +58,14 @@ def show(name: str, unit: str = "samepaged") -> str:
 
 
 def status(pid: int, name: str) -> str:
-    """A line of /proc/PID/status."""
+    """Return the value of a line of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (found,) = (line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
     return found
 
 
 class Subject:
-    """The guest that the service scans, seen over a connection that outlives libvirtd's restarts."""
+    """The guest that the service scans, over a connection that survives restarts of libvirtd."""
 
     def __init__(self) -> None:
         self._connection: Any = None
@@ -94,7 +94,7 @@ class Service:
     """The installed unit."""
 
     def configure(self, **scan: str) -> bool:
-        """Whether this changes anything."""
+        """Write the configuration. Return whether it changed."""
         settings = {
             "interval": "2s",
             "jitter": "0",
@@ -113,7 +113,7 @@ class Service:
         return int(show("MainPID"))
 
     def guards(self) -> list[int]:
-        """The pids of the guard processes in the service's control group."""
+        """Return the pids of the guard processes in the service's control group."""
         found: list[int] = []
         processes = Path("/sys/fs/cgroup/system.slice/samepaged.service/cgroup.procs")
         with contextlib.suppress(OSError):  # the group, or one of its processes, has ended
@@ -124,7 +124,9 @@ class Service:
         return found
 
     def sample(self, name: str) -> tuple[float, dict[str, str]]:
-        """Return value and labels of the guest's sample; 0 and no labels if the sample or the server is missing."""
+        """Return value and labels of the guest's sample; 0 and {} if the sample is missing or the service does not
+        answer.
+        """
         with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(METRICS, timeout=10) as answer:
             for line in answer.read().decode().splitlines():
                 found = SAMPLE.fullmatch(line)
@@ -135,17 +137,17 @@ class Service:
         return 0.0, {}
 
     def scanned_as(self) -> dict[str, str]:
-        """Return the labels with the mode of the guest's last scan."""
+        """Return the labels that describe the guest's last scan."""
         return self.sample("samepage_domain_info")[1]
 
     def wait_for_a_scan(self) -> None:
-        """One that began after this was called."""
+        """Wait for the success of a scan that completed after this call."""
         asked = time.time()
         wait_until("a scan", lambda: self.sample("samepage_domain_last_scan_success_timestamp_seconds")[0] > asked)
 
     @contextlib.contextmanager
     def drop_in(self, **settings: str) -> Iterator[None]:
-        """With other settings of the unit; some are those of a process only from its start on."""
+        """Override settings of the unit. Some take effect only when a process starts."""
         path = Path("/run/systemd/system/samepaged.service.d/test.conf")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[Service]\n" + "".join(f"{key}={value}\n" for key, value in settings.items()))

@@ -1,4 +1,6 @@
-"""Page attribution by precopy: with written pages copied again, it matches the instant of the digest."""
+"""Page attribution by precopy: the pages copied ahead, with the written ones copied again, are of the instant of the
+digest.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Figures that need this kernel: the cost of precopy and rescans for a guest of 1 GiB. bench/precopy.py reads them.
+"""Measurements that need this kernel: the cost of precopy and rescans for a guest of 1 GiB. bench/precopy.py reads
+them.
 
-The tests assert no times, because this host is emulated. They measure ratios of two values in one run.
+Absolute times are not asserted, because this host is emulated. The results are ratios of two times in one run.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ pytestmark = pytest.mark.skipif(not FIGURES, reason="measured by bench/precopy.p
 RESULTS = Path("results/figures.json")
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 MEMORY, REGION = 1024, 768
-# 1% of its pages a second
+# 1% of its pages per second
 RATE = MEMORY * 256 // 100
 # Reading is so much slower here than on hardware that is not emulated (docs/develop/vm.md). With pages of 2 MiB this
-# decides whether rounds shrink at all; so the guest is measured once more, slowed down as much.
+# decides whether rounds shrink at all; so the guest is also measured with its write rate reduced by this factor.
 SLOWER = 32
 SCANS = 5
 
 
 @contextmanager
 def guest(connection: Any, *, huge: bool) -> Iterator[Writer]:
-    """1 GiB, nearly all of it written, in 4 KiB or in 2 MiB pages of the host."""
+    """A guest of 1 GiB, almost completely written, in 4 KiB or 2 MiB pages of the host."""
     before = THP.read_text().split("[")[1].split("]")[0]
     THP.write_text("always" if huge else "never")
     try:
@@ -58,7 +59,7 @@ def guest(connection: Any, *, huge: bool) -> Iterator[Writer]:
 
 
 def scans(writer: Writer, mode: str, directory: Path) -> list[GuestScan]:
-    """Scans in a row by one scanner, as the daemon's are."""
+    """Consecutive scans by one scanner, as in the daemon."""
     hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     settings = {"scan": {"mode": mode, "max_pause": "1h", "verify_every": 0}}

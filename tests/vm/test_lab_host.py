@@ -1,5 +1,5 @@
-"""The lab host has the required parts: a Debian whose kernel has soft-dirty bits, KVM, libvirt, and samepaged
-from its wheel.
+"""The lab host has the expected parts: a Debian with soft-dirty bits in its kernel, KVM, libvirt, and samepaged from
+its wheel.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_ksm_merges_madvised_pages(process: WriterProcess, ksm: Ksm) -> None:
     process.fill(0, 100, seed=7, distinct=1)
     process.offer_to_ksm()
     ksm.start()
-    # Of the process alone: the nested guest, which an earlier test may have started, offers its memory as well.
+    # Of this process only, because the nested guest, which an earlier test may have started, offers its memory as well.
     merged = Path(f"/proc/{process.pid}/ksm_merging_pages")
     ksm.wait_until(lambda: int(merged.read_text()) == 100)
 
@@ -100,7 +100,7 @@ def test_the_nested_guest_runs_under_kvm(kvm_guest: Writer, kvm_guest_pid: int) 
 
 
 def ram(pid: int) -> int:
-    """The address of the nested guest's RAM: the only mapping of its size."""
+    """Return the address of the nested guest's RAM: the only mapping of its size."""
     ranges = [line.split()[0].split("-") for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     (start,) = (int(start, 16) for start, end in ranges if int(end, 16) - int(start, 16) == GUEST_MEMORY << 20)
     return start

@@ -1,4 +1,6 @@
-"""A suspend and the links of macvtap interfaces, on dummy network devices of the lab host, by `ip monitor link`."""
+"""Suspends and the links of macvtap interfaces, on dummy network devices of the lab host, observed by `ip monitor
+link`.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture(scope="module")
 def dummies() -> Iterator[None]:
-    """Network devices of the host that lead nowhere."""
+    """Network devices of the host without a peer."""
     for module in ("dummy", "macvtap"):
         subprocess.run(["modprobe", module], check=True, timeout=60)
     with contextlib.ExitStack() as stack:
@@ -73,7 +75,7 @@ def guests(connection: Any, network: None) -> Iterator[dict[str, Any]]:
     )
     with tempfile.TemporaryDirectory(prefix="lab-") as root, contextlib.ExitStack() as stack:
         Path(root).chmod(0o755)
-        # One after the other: two that boot at once on an emulated host take more than twice as long.
+        # One after the other: two that boot at the same time on an emulated host take more than twice as long.
         writers = [stack.enter_context(running(connection, Path(root), spec))[0] for spec in specs]
         yield {writer.name: writer.domain for writer in writers}
 
@@ -96,7 +98,9 @@ class Monitor:
         return [found for line in list(self._lines) if (found := EVENT.match(line)) is not None]
 
     def settle(self) -> None:
-        """Wait until all events until now are here: the kernel sends them in order, so until one of our own is."""
+        """Wait until all previous events have arrived. The kernel sends events in order, so this waits for an event
+        that it triggers itself.
+        """
         self._mtu += 1
 
         def heard() -> bool:
@@ -109,13 +113,13 @@ class Monitor:
         wait_for(heard, 20, lambda: self._lines, every=0.1)
 
     def of(self, name: str) -> list[bool]:
-        """The changes of the device `name`, which was up at the start: False for down, True for up."""
+        """Return the state changes of the device `name`, initially up: False for down, True for up."""
         self.settle()
         states = [True, *("UP" in one["flags"].split(",") for one in self._events() if one["name"] == name)]
         return [state for before, state in pairwise(states) if state != before]
 
     def count(self, name: str) -> int:
-        """The events of the device."""
+        """Return the number of events of the device."""
         self.settle()
         return sum(one["name"] == name for one in self._events())
 
@@ -152,7 +156,7 @@ def scan(name: str, *, macvtap: str | None = None, mode: str = "snapshot") -> di
 
 
 def refused(found: dict[str, Any]) -> str:
-    """Why the only guest was skipped."""
+    """Return the reason why the only guest was skipped."""
     assert found["domains"] == []
     (one,) = found["skipped"]
     return str(one["reason_code"])

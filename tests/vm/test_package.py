@@ -1,4 +1,4 @@
-"""The Debian package under a real systemd, beside a guest: installed, upgraded, removed, purged as a user does."""
+"""The Debian package under a real systemd, with a running guest: installed, upgraded, removed, purged as by a user."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
     from tests.support.guests import Writer
 
-# The emulated host takes minutes to unpack a package of three thousand files, and to make another one of it.
+# The emulated host takes minutes to unpack a package of three thousand files, and to build a second version of it.
 pytestmark = pytest.mark.timeout(1200)
 
 BUILT = Path(__file__).parents[2] / "package"
 CONFIG = Path("/etc/samepaged/config.yaml")
 METRICS = "http://127.0.0.1:9953/metrics"
 PROGRAM = Path("/usr/bin/samepaged")
-# Files of `make install` in /usr/local take precedence over the package's.
+# The unit of `make install` in /usr/local takes precedence over the package's.
 LOCAL_UNIT = Path("/usr/local/lib/systemd/system/samepaged.service")
 
 
 def dpkg(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run dpkg as apt does, without configuration prompts."""
+    """Run dpkg as apt does, without questions about configuration files."""
     command = ["dpkg", "--force-confdef", "--force-confold", *map(str, words)]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=500)
 
 
 def status() -> str:
-    """Return dpkg's state and version of the package, or an empty string."""
+    """Return the package's state and version from dpkg, or an empty string."""
     command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "samepaged"]
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
@@ -74,7 +74,7 @@ def package() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as a later version of it, which comes with another configuration."""
+    """The package as a later version with a changed configuration file."""
     directory = tmp_path_factory.mktemp("newer")
     tree, result = directory / "tree", directory / "samepaged.deb"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
@@ -93,21 +93,21 @@ def install(package: Path) -> None:
 
 @pytest.fixture
 def running(package: Path, kvm_guest: Writer) -> None:
-    """The package installed, and its service running, as left by the test before, or reinstalled: unpacking the package
-    is slow on the emulated host.
+    """The package installed and its service running. An installation left by the previous test is used again, because
+    unpacking takes long on the emulated host.
     """
     if not status().startswith("installed "):
         install(package)
     systemctl("enable", "--now", "samepaged")
 
 
-# The scanner may resume the guest before it stands still.
+# The scanner may resume the guest before SIGSTOP takes effect.
 ATTEMPTS = 20
 
 
 @pytest.fixture
 def suspended(running: None, kvm_guest: Writer) -> int:
-    """The pid of a scanner that stands still (SIGSTOP) in the middle of a scan, the guest suspended."""
+    """The pid of a scanner stopped by SIGSTOP in the middle of a scan, with the guest suspended."""
     CONFIG.write_text(
         f"guests: {{include: [{GUEST}]}}\n"
         "scan: {interval: 2s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 60s}\n"

@@ -1,6 +1,6 @@
-"""Precopy returns the bytes of one instant despite writes; and each fix of a blind spot is needed.
+"""Precopy captures the bytes of one instant under concurrent writes; and each workaround for a blind spot is needed.
 
-Every pause here reads the whole memory once more before it ends: the digest must equal that copy.
+Every pause in these tests reads the whole memory once more before it ends: the digest must equal this reading.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Digest = "NDArray[np.uint64]"
 
 
 class Witnessed:
-    """A guest's memory, scanned while each pause is witnessed. `before` is done before each suspension."""
+    """A guest's memory, scanned with a complete reading in each pause. `before` is called before each suspension."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Witnessed:
         return capture(source, control, HASHING, request, self.kept)
 
     def wrong(self, found: Capture) -> int:
-        """Return the number of changed pages of a digest."""
+        """Return the number of pages that differ between the digest and the reading in the pause."""
         assert self.truth is not None
         return int(np.count_nonzero(found.digest.pages != self.truth))
 
@@ -96,7 +96,9 @@ def witnessed(tmp_path: Path) -> Callable[[WriterProcess], Witnessed]:
 
 @pytest.fixture(params=[False, True], ids=["", "all rounds"])
 def all_rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all rounds that shrink, however little is left: the witness makes pauses so long that few would pay."""
+    """Run all rounds that shrink, however little is left: the readings make pauses so long that few rounds would pay
+    off.
+    """
     if request.param:
         monkeypatch.setattr(Precopy, "_enough", lambda *_, **__: False)
 
@@ -136,7 +138,7 @@ def test_idle_rescan_reads_almost_nothing(start_process: Any, witnessed: Callabl
     for _ in range(3):
         again = guest.scan()
         assert again.bytes_read <= 0.02 * process.size
-        assert guest.pauses == 1  # a first scan has one more, before anything is read
+        assert guest.pauses == 1  # a first scan has one more pause, before its first read
         assert guest.wrong(again) == 0
 
 
@@ -154,18 +156,20 @@ def test_only_what_was_written_since_is_read_again(
 
 @pytest.fixture
 def naive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Soft-dirty bits taken at their word: without the cures."""
+    """Trust soft-dirty bits without the workarounds."""
     both = PRESENT | SOFT_DIRTY
     monkeypatch.setattr(softdirty, "changed_pages", lambda entries, _digest, **_: (entries & both) == both)
 
 
 def once_read(guest: Witnessed, act: Callable[[], None]) -> Callable[[], None]:
-    """`act`, but not before the first pause of a first scan, when nothing has been read yet."""
+    """Return `act` without effect before the first pause of a first scan, because nothing has been read by then."""
     return lambda: act() if guest.pauses else None
 
 
 def merged_meanwhile(process: WriterProcess, ksm: Ksm) -> Callable[[], None]:
-    """Zero pages are written, and KSM merges them, between the first reading and the pause."""
+    """Write zero pages. Return a function to call between the first reading and the pause: it changes the pages, and
+    waits until KSM has merged them.
+    """
     process.fill(100, 200, 0, 0)
     process.offer_to_ksm()
     merged = Path(f"/proc/{process.pid}/ksm_merging_pages")
@@ -173,7 +177,7 @@ def merged_meanwhile(process: WriterProcess, ksm: Ksm) -> Callable[[], None]:
     def act() -> None:
         process.fill(100, 200, 3, 1)
         ksm.start()
-        # of this process: the nested guest offers memory to KSM, too
+        # of this process, because the nested guest offers memory to KSM, too
         ksm.wait_until(lambda: int(merged.read_text()) >= 200)
 
     return act
@@ -200,7 +204,7 @@ def test_ksm_pages_are_missed_without_workaround(merging: Witnessed, monkeypatch
 
 @pytest.fixture
 def offered(process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]) -> Witnessed:
-    """The process with mergeable memory, while KSM runs."""
+    """The process with its memory offered to KSM, while KSM runs."""
     guest = witnessed(process)
     process.offer_to_ksm()
     ksm.start()
@@ -237,7 +241,7 @@ def test_wrong_soft_dirty_bits_are_detected(merging: Witnessed, verify_pages: in
 def dropped_meanwhile(process: WriterProcess) -> Callable[[], None]:
     def act() -> None:
         process.discard(100, 50)
-        process.read(range(100, 120))  # zero pages now, mapped by a read: present, and with no bit
+        process.read(range(100, 120))  # zero pages now, mapped by a read: present, and without the bit
 
     return act
 
@@ -319,7 +323,7 @@ def test_kvm_guest_digest_is_of_one_instant(kvm_guest: Writer, tmp_path: Path) -
             found = witnessed.scan(verify_pages=1024)
             assert found.mode == "precopy"
             assert witnessed.wrong(found) == 0
-        # a bit covers 2 MiB if the host uses huge pages for the guest, and guests are never fully idle
+        # bits cover 2 MiB if the host backs the guest with huge pages, and guests are never completely idle
         assert found.bytes_read <= 0.5 * whole
     finally:
         kvm_guest.tell("dirty 0")

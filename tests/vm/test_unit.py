@@ -1,5 +1,5 @@
-"""The units as a user installs them, under a real systemd: their permissions, and that no guest stays suspended after
-any end of the service. Each end occurs while a guest is suspended.
+"""The units as a user installs them, under a real systemd: their permissions; and that every way to end the service
+leaves the guest running. The service is ended while a guest is suspended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
-# systemd reads units, sysusers.d and tmpfiles.d below it, and `make install` lays them there.
+# systemd reads units, sysusers.d and tmpfiles.d below it, and `make install` installs them there.
 PREFIX = Path("/usr/local")
 ETC = Path("/etc/samepaged")
 RULES = Path("/etc/polkit-1/rules.d/50-samepaged.rules")
@@ -39,7 +39,7 @@ UNITS = {"samepaged", "samepaged-web"}
 
 @pytest.fixture(scope="module")
 def subject(connection: Any) -> Iterator[Subject]:
-    """A guest of its own: libvirtd is restarted here, which ends the connections of all others."""
+    """A separate guest: these tests restart libvirtd, which ends the connections of all others."""
     one = Subject()
     with tempfile.TemporaryDirectory(prefix="lab-") as root:
         Path(root).chmod(0o755)
@@ -53,7 +53,7 @@ def subject(connection: Any) -> Iterator[Subject]:
 
 @pytest.fixture(scope="module")
 def service(subject: Subject) -> Iterator[Service]:
-    """Installed and started as a user does it."""
+    """Install and start the service as a user does."""
     for source, target in {
         "samepaged.sysusers.conf": PREFIX / "lib/sysusers.d/samepaged.conf",
         "samepaged.tmpfiles.conf": PREFIX / "lib/tmpfiles.d/samepaged.conf",
@@ -78,7 +78,7 @@ def service(subject: Subject) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def the_guest_runs_in_the_end(service: Service, subject: Subject) -> Iterator[None]:
-    """Restore the service after each test: a test begins with a running service that has scanned."""
+    """Check that each test leaves the guest running. A test begins with a service that is up and has scanned."""
     changed = service.configure()
     if show("ActiveState") != "active":
         systemctl("start", "samepaged")
@@ -88,7 +88,7 @@ def the_guest_runs_in_the_end(service: Service, subject: Subject) -> Iterator[No
         service.wait_for_a_scan()
     yield
     wait_until("the guest runs", lambda: subject.is_in(RUNNING))
-    # Between scans, no guest is suspended and the journal is empty.
+    # Between scans, the guest is running and the journal is empty.
     wait_until("the journal is empty", lambda: all(not path.stat().st_size for path in RUNTIME.glob("suspended-*")))
 
 
@@ -98,7 +98,7 @@ def wait_until_suspended(subject: Subject) -> None:
 
 @pytest.fixture
 def suspended(service: Service, subject: Subject) -> int:
-    """The pid of a scanner that stands still (SIGSTOP) in the middle of a scan, its guest suspended."""
+    """The pid of a scanner stopped by SIGSTOP in the middle of a scan, with its guest suspended."""
     while True:
         wait_until_suspended(subject)
         pid = service.pid
@@ -132,7 +132,7 @@ def test_the_guest_is_scanned_by_precopy(service: Service) -> None:
 
 
 def exported_pauses(service: Service) -> tuple[int, float]:
-    """Number and sum of the guest's pauses since the service started, both of one scrape or of equal ones."""
+    """Return number and sum of the guest's pauses since the service started, from scrapes with equal numbers."""
     while True:
         count, seconds, again = (
             service.sample(f"samepage_pause_duration_seconds_{part}")[0] for part in ("count", "sum", "count")
@@ -201,7 +201,7 @@ def test_systemd_exposure_is_bounded(service: Service, unit: str) -> None:
 
 
 def probe(unit: str, *words: str) -> dict[str, str]:
-    """Return the permissions in a unit like this one, with tests/vm/probe.py as its program."""
+    """Run tests/vm/probe.py in a unit with the settings of this one, and return its results."""
     name, output = f"{unit}-probe", Path(f"results/{unit}-probe.json").resolve()
     left_out = ("Type", "Notify", "ExecStart", "ExecReload", "ExecStop", "Watchdog", "Restart", "Timeout")
     lines = (PREFIX / f"lib/systemd/system/{unit}.service").read_text().partition("[Service]")[2].splitlines()
@@ -279,7 +279,7 @@ def test_web_process_permissions(service: Service) -> None:
 
 @pytest.fixture
 def access_driver(service: Service) -> Iterator[None]:
-    """libvirtd asks polkit about every call."""
+    """libvirtd checks every call with polkit."""
     before = LIBVIRTD.read_text()
     LIBVIRTD.write_text(before + '\naccess_drivers = [ "polkit" ]\n')
     systemctl("restart", "libvirtd")
@@ -289,7 +289,7 @@ def access_driver(service: Service) -> Iterator[None]:
 
 
 def denials() -> list[str]:
-    """Return the calls that the running libvirtd refused."""
+    """Return the denied calls of the current libvirtd."""
     words = ["journalctl", f"_PID={show('MainPID', 'libvirtd')}", "--no-pager", "--output=cat", "--quiet"]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return [line for line in said.splitlines() if "denied" in line]
@@ -316,16 +316,16 @@ def test_libvirt_access_driver_allows_only_scans(service: Service, access_driver
     assert "access denied" in as_samepaged("capabilities").stderr
 
 
-# --- ends, each while the guest is suspended
+# --- ways to end, each while the guest is suspended
 
 
 def test_stop_resumes_the_guest(service: Service, subject: Subject, suspended: int) -> None:
-    systemctl("stop", "samepaged")  # systemd continues a stopped process so that it receives the signal
+    systemctl("stop", "samepaged")  # systemd continues a stopped process, so that it receives the signal
     assert subject.is_in(RUNNING)
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
     last = audit_trail(suspended)[-1]
     assert last["SAMEPAGED_RESULT"] in {"interrupted", "scanned"}  # it may have read all of the guest
-    assert float(last["SAMEPAGED_PAUSED_SECONDS"]) > 0.3  # for which the scanner stood still
+    assert float(last["SAMEPAGED_PAUSED_SECONDS"]) > 0.3  # while the scanner was stopped
     wait_until("the web process goes with it", lambda: show("ActiveState", "samepaged-web") == "inactive")
 
 
@@ -346,7 +346,7 @@ def test_watchdog_ends_the_hanging_scanner(service: Service, subject: Subject) -
         wait_until_suspended(subject)
         pid = service.pid
         os.kill(pid, signal.SIGSTOP)
-        # The deadline is two seconds after the suspension; the watchdog bites after twenty.
+        # The deadline is two seconds after the suspension; the watchdog acts after twenty.
         wait_until("the guard resumes the guest", lambda: subject.is_in(RUNNING), 15)
         assert service.pid == pid
         wait_until("the watchdog ends the scanner", lambda: service.pid != pid)
@@ -356,7 +356,7 @@ def test_watchdog_ends_the_hanging_scanner(service: Service, subject: Subject) -
 
 
 def test_recover_resumes_after_total_kill(service: Service, subject: Subject, suspended: int) -> None:
-    # Late enough to exclude the next start.
+    # So late that the next start cannot be the cause.
     with service.drop_in(RestartSec="300"):
         systemctl("kill", "--signal=KILL", "samepaged")
         wait_until("recover resumes the guest", lambda: subject.is_in(RUNNING))
@@ -414,7 +414,7 @@ def test_stop_waits_for_libvirt(service: Service, subject: Subject, suspended: i
         wait_until("the service is being stopped", lambda: show("ActiveState") == "deactivating")
         time.sleep(1)
         assert service.pid == suspended
-    # While the service is being stopped, libvirt could be started all the same.
+    # While the service is being stopped, libvirt can be started.
     wait_until("the guest runs", lambda: subject.is_in(RUNNING), 40)
     wait_until("the service has stopped", lambda: show("ActiveState") == "inactive")
     assert show("Result") == "success"

@@ -1,7 +1,7 @@
-"""A process that writes its memory on a test's command: the test's side, and, run as a program, the process itself.
+"""A process that writes its memory on command: the test's side, and, run as a program, the process itself.
 
-It stands for a QEMU with a guest that writes on command. Its region is one mapping, between two that allow
-nothing, so that the kernel merges it with no other; and it is marked MADV_DONTFORK, as QEMU marks RAM.
+It stands for a QEMU with a guest that writes exactly as the test requests. Its region is one mapping between two
+inaccessible ones, so that the kernel does not merge it with another; and it is marked MADV_DONTFORK, as QEMU marks RAM.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ __all__ = ["HUGE_PAGE", "PAGE", "WriterProcess", "writer_process"]
 PAGE = 4096
 HUGE_PAGE = 2 << 20
 MAP_FIXED = 0x10
-# Kinds of region: private and in 4 KiB pages; private and, if possible, in 2 MiB pages; a memfd, shared
-# with other mappings; a file of huge pages from the pool (/proc/sys/vm/nr_hugepages), mapped privately, as libvirt
-# does it.
+# The kinds of region: private in 4 KiB pages; private in 2 MiB pages if the kernel can provide them; a memfd, mapped
+# shared; a file of huge pages from the pool (/proc/sys/vm/nr_hugepages), mapped privately, as libvirt does.
 KINDS = ("private", "huge", "memfd", "hugetlb")
 
 
@@ -67,7 +66,7 @@ class WriterProcess:
         assert self._answer() == {"done": act}
 
     def fill(self, first: int, count: int, seed: int, distinct: int) -> None:
-        """Pages first … first+count get `distinct` contents in turn (0: zeros), as testbed's guests do it."""
+        """Fill the pages first … first+count with `distinct` contents in turn (0: zeros), like the testbed's guests."""
         self._tell("fill", first, count, seed, distinct)
 
     def touch(self, pages: Sequence[int]) -> None:
@@ -79,24 +78,24 @@ class WriterProcess:
         self._tell("read", list(pages))
 
     def discard(self, first: int, count: int) -> None:
-        """MADV_DONTNEED, as QEMU does with ballooned memory: the pages are zeros, and absent."""
+        """Discard pages with MADV_DONTNEED, as QEMU does for a balloon: the pages become zeros, and absent."""
         self._tell("advise", mmap.MADV_DONTNEED, first, count)
 
     def offer_to_ksm(self) -> None:
-        """MADV_MERGEABLE for the whole region, as QEMU does with RAM by default."""
+        """Set MADV_MERGEABLE for the whole region, as QEMU does with RAM by default."""
         self._tell("advise", mmap.MADV_MERGEABLE, 0, self.pages)
 
     def keep_writing(self, seed: int, pages_a_second: int) -> None:
-        """From now on write so many random pages a second, until `stop_writing`."""
+        """Write `pages_a_second` random pages per second until `stop_writing`."""
         self._tell("keep_writing", seed, pages_a_second)
 
     def stop_writing(self) -> None:
-        """No more random pages."""
+        """Stop writing random pages."""
         self._tell("stop_writing")
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Stopped, for sure: kill(2) only asks for it."""
+        """Stop the process, and wait until it has stopped, because kill(2) returns earlier."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             wait_for(self._stands_still, 30, f"process {self.pid} stands still", every=0.001)
@@ -111,14 +110,14 @@ class WriterProcess:
         return Path(f"/proc/{self.pid}/task").glob("*/stat")
 
     def content(self) -> list[bytes]:
-        """Return the pages' contents through /proc/PID/mem, which makes absent pages present."""
+        """Return the content of the pages, read from /proc/PID/mem, which makes absent pages present."""
         with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
             memory.seek(self.address)
             return [memory.read(PAGE) for _ in range(self.pages)]
 
     @contextlib.contextmanager
     def second_mapping(self) -> Iterator[mmap.mmap]:
-        """The memfd of a region of that kind, mapped by the test's own process, as a vhost-user backend maps RAM."""
+        """Map the memfd of a region of that kind in the test's own process, as a vhost-user backend maps RAM."""
         assert self._memfd is not None, "only a region of kind memfd can be mapped twice"
         with (
             Path(f"/proc/{self.pid}/fd/{self._memfd}").open("r+b") as file,
@@ -129,7 +128,7 @@ class WriterProcess:
 
 @contextlib.contextmanager
 def writer_process(pages: int = 1024, kind: str = "private") -> Iterator[WriterProcess]:
-    """A writer process with all pages touched, each with distinct content; ended on exit."""
+    """Run a writer process with all pages touched, each with unique content. It is killed on exit."""
     command = [sys.executable, "-m", "tests.vm.writer_process", str(pages), kind]
     tree = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -140,7 +139,7 @@ def writer_process(pages: int = 1024, kind: str = "private") -> Iterator[WriterP
 
 
 class Region:
-    """The process's side: the region and its commands."""
+    """The process's side: the region, and the operations that tests request."""
 
     def __init__(self, pages: int, kind: str) -> None:
         self.libc = ctypes.CDLL(None, use_errno=True)

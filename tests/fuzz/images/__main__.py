@@ -1,6 +1,6 @@
-"""`python -m tests.fuzz.images [--images N]`: guests' memory, damaged in many ways, read as samepaged reads it.
+"""`python -m tests.fuzz.images [--images N]`: attribution of guest memory that is damaged in many ways.
 
-`--number N` tries the image of one number again, with details. The images of a number are the same in every run.
+`--number N` runs the image with one number again, and prints details. A number gives the same image in every run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The undamaged images: guests of several kernels, booted once and kept in the cache."""
+"""The undamaged images: guests with several kernels, booted once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Final
 __all__ = ["KERNELS", "image"]
 
 CACHE: Final = Path(__file__).parents[3] / ".cache" / "fuzz" / "images"
-# Of the older the areas of a process are in red-black trees, of the later in maple trees.
+# The older kernel keeps the areas of a process in red-black trees, the newer ones in maple trees.
 KERNELS: Final = ("5.10", "6.1", "6.12")
-# MiB; the least that these guests boot with.
+# MiB; the minimum with which these guests boot.
 MEMORY: Final = 112
 
 
 def image(series: str) -> Path:
-    """The RAM, raw, of a guest with a kernel of this series, at rest. To boot it takes root, and half a minute."""
+    """Return the raw RAM image of an idle guest with a kernel of this series. The boot requires root and takes half a
+    minute.
+    """
     path = CACHE / f"{series}.img"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -26,7 +28,7 @@ def image(series: str) -> Path:
 
 
 def _boot(series: str, path: Path) -> None:
-    # Retrying an image needs none of the modules that boot guests.
+    # To run an image again, the packages that boot guests are not needed.
     import libvirt  # noqa: PLC0415 - see above
     import libvirt_qemu  # noqa: PLC0415 - see above
 

@@ -1,4 +1,4 @@
-"""The trial of a numbered image: its damage, and its analysis."""
+"""The test of one image, derived from its number: its damage, and the form of its analysis."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ __all__ = ["attempt", "kernel_of"]
 
 WAYS: Final = {**DAMAGE, **LIES, **CROWDS}
 WEIGHTS: Final = np.array(list(WAYS.values())) / sum(WAYS.values())
-# Of the images: those whose kernel is not known yet, for which what only the first look reads is damaged as often as
-# not; those that are looked at twice although it is known; and those of which only what was needed before is copied.
+# Fractions of the images: those with an unknown kernel, about half of them with damage to memory that only the first
+# analysis reads; those with a full analysis in spite of a known kernel; and those with only the previously needed pages
+# copied.
 UNKNOWN: Final = 1 / 80
 COLD: Final = 1 / 30
 COPIED: Final = 1 / 4
@@ -31,12 +32,14 @@ OF_THE_UNKNOWN: Final = ("bits_of_the_cold", "symbol_table", "types", "note")
 
 
 def kernel_of(number: int) -> str:
-    """The kernel of the image of a number."""
+    """Return the kernel for the image of a number."""
     return KERNELS[number % len(KERNELS)]
 
 
 def attempt(scene: Scene, number: int, *, tell: bool = False) -> tuple[Outcome, str]:
-    """Damage the scene's image as the number has it, read it, and mend it: what came of it, and the damage in words."""
+    """Damage the scene's image as its number determines, analyse it, and restore it. Return the outcome, and a
+    description of the damage.
+    """
     random = np.random.default_rng(number)
     try:
         unknown, plan = _plan(scene, random)

@@ -1,4 +1,4 @@
-"""More of everything than any guest has: tasks, areas, files, directories, caches, all as real as the real ones."""
+"""Extreme numbers of kernel objects, as valid as the real ones: tasks, areas, files, directories, caches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEAF_BITS, INNER_BITS = 1 << 3, 3 << 3
 
 
 class _Room:
-    """The longest stretch of unused memory, allocated piece by piece."""
+    """The longest run of unused memory, allocated piece by piece."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -35,14 +35,14 @@ class _Room:
         self._next, self._end = int(longest[0]) * PAGE_WORDS, (int(longest[-1]) + 1) * PAGE_WORDS
 
     def take(self, words: int) -> NDArray[np.int64]:
-        """Places of so many words, or as many as are left."""
+        """Return the places of `words` words, or as many as are left."""
         first = self._next
         self._next = min((first + words + 31) & ~31, self._end)
         return np.arange(first, min(first + words, self._end))
 
 
 class _Crowd:
-    """Structs of which only these members (bytes) are of interest, lying so close that all others overlap."""
+    """Structs with only these relevant members (byte offsets), packed so densely that all other members overlap."""
 
     def __init__(self, room: _Room, count: int, members: Sequence[int]) -> None:
         self._image = room.scene.image
@@ -57,13 +57,13 @@ class _Crowd:
         self.addresses = room.scene.address(self._first)
 
     def set(self, member: int, values: NDArray[np.uint64]) -> None:
-        """This member of all of them; what is fewer comes again."""
+        """Set this member of all structs; a shorter list of values is repeated."""
         if self.count:
             self._image.put(self._first + member // 8, np.resize(values, self.count))
 
 
 def areas(scene: Scene, random: Random) -> None:
-    """A process with hundreds of thousands of mappings, each of a file of its own, or all of one."""
+    """Add hundreds of thousands of mappings to a process, each with its own file, or all with the same one."""
     offset = scene.kernel.profile.offset
     room = _Room(scene)
     names = ("vm_start", "vm_end", "vm_flags", "vm_file", "vm_pgoff", "vm_ops", "vm_private_data", "vm_mm")
@@ -99,7 +99,7 @@ def areas(scene: Scene, random: Random) -> None:
 
 
 def tasks(scene: Scene, random: Random) -> None:
-    """Tens of thousands of processes, each with a name and a memory map of its own; all have the same tables."""
+    """Add tens of thousands of processes, each with its own name and memory map; all share the same page tables."""
     offset = scene.kernel.profile.offset
     room = _Room(scene)
     maps = _Crowd(room, some(random, 40_000), [offset(f"mm_struct.{name}") for name in ("pgd", "start_brk", "brk")])
@@ -139,7 +139,7 @@ def vmalloc_areas(scene: Scene, random: Random) -> None:
 
 
 def cached_files(scene: Scene, random: Random) -> None:
-    """Each page of the page cache, and of more, is of a file of its own, on a file system of its own."""
+    """Assign each page of the page cache, and further pages, to a separate file on a separate file system."""
     offset = scene.kernel.profile.offset
     room = _Room(scene)
     inode = {name: offset(f"inode.{name}") for name in ("i_sb", "i_dentry.first", "i_ino", "i_rdev", "i_mapping")}
@@ -166,13 +166,13 @@ def cached_files(scene: Scene, random: Random) -> None:
 
 
 def _structs(room: _Room, struct: str, members: tuple[str, ...], count: int) -> tuple[_Crowd, dict[str, int]]:
-    """At most `count` values of a struct of the kernel, and the offsets in bytes of those members that are set."""
+    """Return at most `count` instances of a kernel struct, and the byte offsets of their members that are set."""
     offsets = {member: room.scene.kernel.profile.offset(f"{struct}.{member}") for member in members}
     return _Crowd(room, count, list(offsets.values())), offsets
 
 
 def _files(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
-    """Open files, each with a place of its own in a tree of directories."""
+    """Return open files, each with its own place in a tree of directories."""
     members = ("f_path.mnt", "f_path.dentry", "f_inode", "f_mapping")
     crowd, names = _structs(room, "file", members, some(random, 50_000))
     if not crowd.count:
@@ -184,7 +184,7 @@ def _files(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
 
 
 def _entries(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
-    """Directory entries, one below the other: in one line, in a circle, or as deep as chance has it."""
+    """Return directory entries, one below the other: in one line, in a circle, or in a random tree."""
     members = ("d_parent", "d_name.name", "d_op", "d_hash.pprev")
     crowd, names = _structs(room, "dentry", members, some(random, 60_000))
     if not crowd.count:
@@ -205,7 +205,7 @@ def _entries(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
 
 
 def _maple(room: _Room, entries: NDArray[np.uint64]) -> np.uint64:
-    """A maple tree of these entries, all nodes full, and what points at its root."""
+    """Build a maple tree of these entries with all nodes full. Return the encoded pointer to its root."""
     offset = room.scene.kernel.profile.offset
     leaf = True
     tops = np.arange(1, len(entries) + 1, dtype=np.uint64)
@@ -232,7 +232,7 @@ def _maple(room: _Room, entries: NDArray[np.uint64]) -> np.uint64:
 
 
 def _binary(crowd: _Crowd, nodes: NDArray[np.uint64], left: int, right: int) -> None:
-    """A tree in which each node has two others below it."""
+    """Link the structs to a binary tree."""
     below = 2 * np.arange(crowd.count)
     for link, first in ((left, 1), (right, 2)):
         there = below + first

@@ -1,4 +1,4 @@
-"""Damage without much thought: bits, words and pages that are not what they were, most of it where it is looked at."""
+"""Unspecific damage: changed bits, words and pages, most of it in memory that the analysis reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMAGE", "circle", "numbers", "some"]
 
-# Numbers at the edges of ranges.
+# Boundary values that programs often handle wrongly.
 ODD: Final = np.array(
     [
         *(0, 1, 2, 7, 8, 255, 4095, 4096, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 47) - 1, 1 << 47),
@@ -31,12 +31,12 @@ ODD: Final = np.array(
 
 
 def some(random: Random, most: int) -> int:
-    """From 1 to `most`, small ones as often as big ones."""
+    """Return a number from 1 to `most`; small numbers are as likely as large ones."""
     return int(min(most, np.exp(random.uniform(0, np.log(most + 1)))))
 
 
 def numbers(random: Random, count: int) -> NDArray[np.uint64]:
-    """Odd ones, and any."""
+    """Return a mix of boundary values and random numbers."""
     anything = random.integers(0, 1 << 64, count, dtype=np.uint64) >> random.integers(0, 64, count, dtype=np.uint64)
     return np.where(random.random(count) < 0.7, random.choice(ODD, count), anything)
 
@@ -116,7 +116,7 @@ def pages(scene: Scene, random: Random) -> None:
 
 
 def all_of_a_kind(scene: Scene, random: Random) -> None:
-    """Every page of one kind becomes the same."""
+    """Fill every page of one kind in the same way."""
     kind = int(random.choice(np.unique(scene.ownership.kinds[scene.warm])))
     which = int(random.integers(5))
     for number in scene.warm[scene.ownership.kinds[scene.warm] == kind].tolist():
@@ -124,7 +124,7 @@ def all_of_a_kind(scene: Scene, random: Random) -> None:
 
 
 def pages_exchanged(scene: Scene, random: Random) -> None:
-    """As if they were of different moments."""
+    """Overwrite pages with other pages, as if the copies were taken at different times."""
     one = random.choice(scene.warm, some(random, 60))
     other = random.choice(scene.warm, len(one))
     copies = np.array(scene.image.words[other])
@@ -139,13 +139,15 @@ def pages_shifted(scene: Scene, random: Random) -> None:
 
 
 def circles(scene: Scene, random: Random) -> None:
-    """Structs that lead to one another: in lists, in trees, of tasks, areas, directories, whatever a module reads."""
+    """Make structs refer to each other: in lists, in trees, of tasks, areas, directories, of any structs that a module
+    reads.
+    """
     for _ in range(some(random, 4)):
         circle(scene, random, _read(scene, random))
 
 
 def circle(scene: Scene, random: Random, read: Read) -> None:
-    """In these structs, one member that points becomes what another struct has there, or its own address."""
+    """Set one member of these structs to another struct's value, another struct's address, or their own address."""
     each = max(read.size // 8, 1)
     addresses = np.unique(random.choice(read.addresses, some(random, len(read.addresses))))
     at = np.uint64(8 * int(random.integers(0, each)))
@@ -191,7 +193,7 @@ def _members(scene: Scene, random: Random, read: Read, count: int) -> NDArray[np
     return scene.place(random.choice(read.addresses, count) + at)
 
 
-# With how often each is done.
+# With the weight of each.
 DAMAGE: Final[dict[Callable[[Scene, Random], None], float]] = {
     bits_anywhere: 1,
     bits_of_words: 2,

@@ -35,7 +35,7 @@ VALUES: Final = (
 
 
 def tables(scene: Scene, random: Random) -> None:
-    """Page tables that lead to themselves, to their root, or all to one; as many as would fit four levels of them."""
+    """Make page tables refer to themselves, to their root, or all to one table, up to four full levels of tables."""
     frames = np.flatnonzero(scene.ownership.kinds == 13)
     chosen = random.choice(frames, some(random, len(frames)))
     goal = int(random.choice(frames))
@@ -62,7 +62,7 @@ def tables(scene: Scene, random: Random) -> None:
 
 
 def explosion(scene: Scene, random: Random) -> None:
-    """Processes whose tables are all full, and the same for all: each level leads to as many as it can."""
+    """Give processes full page tables, shared by all of them: each level refers to as many tables as it can."""
     room = random.permutation(scene.room)
     count = some(random, 1500)
     levels = np.array_split(room[:count], 3)
@@ -86,7 +86,9 @@ def explosion(scene: Scene, random: Random) -> None:
 
 
 def struct_pages(scene: Scene, random: Random) -> None:
-    """Of struct pages one member: heads in a circle or far away, blocks of every order, types, lists that never end."""
+    """Forge one member of struct pages: compound heads in a circle or far away, blocks of every order, types, endless
+    lists.
+    """
     array, profile = scene.array, scene.kernel.profile
     members = ("page.flags", "page.compound_head", "page.mapping", "page.private", "page.lru", "page._mapcount",
                "page.index", "page._refcount", "slab.slab_cache", "page.page_type")  # fmt: skip
@@ -113,7 +115,7 @@ def struct_pages(scene: Scene, random: Random) -> None:
 
 
 def note(scene: Scene, random: Random) -> None:
-    """VMCOREINFO with other numbers, without some, with two of a name, or cut."""
+    """Change numbers in VMCOREINFO, remove or duplicate entries, or truncate it."""
     page = int(scene.notes[0])
     raw = bytes(scene.image.words[page].tobytes().partition(b"\0")[0])
     lines = raw.split(b"\n")
@@ -143,7 +145,7 @@ def note(scene: Scene, random: Random) -> None:
 
 
 def many_notes(scene: Scene, random: Random) -> None:
-    """Hundreds of pages that say that they are the note, and one another."""
+    """Make hundreds of pages look like the VMCOREINFO note, some of them with a difference."""
     pages = random.choice(scene.room, some(random, 400), replace=False)
     row = np.array(scene.image.words[int(scene.notes[0])])
     for number in pages.tolist():
@@ -155,7 +157,7 @@ def many_notes(scene: Scene, random: Random) -> None:
 
 
 def variables(scene: Scene, random: Random) -> None:
-    """The kernel's variables: how many CPUs and nodes, where tables are."""
+    """Change the kernel's variables: numbers of CPUs and nodes, addresses of tables."""
     symbols = scene.kernel.profile.symbols
     names = random.choice(sorted(symbols), some(random, 6))
     addresses = np.array([symbols[str(name)] & ~7 for name in names], dtype=np.uint64)
@@ -168,7 +170,7 @@ def variables(scene: Scene, random: Random) -> None:
 
 
 def cpus(scene: Scene, random: Random) -> None:
-    """Of all that is counted by CPU, node and zone, as many as can be said."""
+    """Maximise the counts of per-CPU, per-node and per-zone objects."""
     symbols, image = scene.kernel.profile.symbols, scene.image
     for name in ("nr_cpu_ids", "nr_node_ids", "nr_vmap_nodes", "pcpu_unit_size"):
         if name in symbols and random.random() < 0.8:
@@ -184,7 +186,7 @@ def cpus(scene: Scene, random: Random) -> None:
 
 
 def texts(scene: Scene, random: Random) -> None:
-    """Names of nobody's keyboard: of processes, files, caches, modules; and some without an end."""
+    """Write unusual names of processes, files, caches and modules; some of them without an end."""
     places = np.unique(scene.place(random.choice(scene.strings, some(random, len(scene.strings)))))
     for place in places[places >= 0].tolist():
         worst = WORST_TEXTS[int(random.integers(len(WORST_TEXTS)))]
@@ -194,7 +196,7 @@ def texts(scene: Scene, random: Random) -> None:
 
 
 def symbol_table(scene: Scene, random: Random) -> None:
-    """How many symbols there are, how long their names, and what the tokens stand for."""
+    """Change the number of symbols, the lengths of their names, and the tokens' texts."""
     pages = scene.cold["kallsyms"]
     symbols = scene.kernel.info.symbols
     named = [symbols[name] & ~7 for name in symbols if name.startswith("kallsyms_")]
@@ -209,11 +211,11 @@ def symbol_table(scene: Scene, random: Random) -> None:
 
 
 def types(scene: Scene, random: Random) -> None:
-    """BTF whose header lies, or whose types stand for each other, have no end, or all the same name."""
+    """Forge the header of BTF, or make its types refer to each other, never end, or all have the same name."""
     pages = scene.cold["btf"]
     raw = scene.image.words[pages].reshape(-1).tobytes()
     start = raw.find(b"\x9f\xeb\x01\0")
-    if start < 0:  # another damage was here
+    if start < 0:  # removed by another kind of damage
         return
     first = int(pages[0]) * PAGE_SIZE + start
     header = np.frombuffer(raw, dtype="<u4", count=6, offset=start)
@@ -229,7 +231,7 @@ def types(scene: Scene, random: Random) -> None:
 
 
 def profile(document: bytes, random: Random) -> bytes:
-    """What is known of a kernel, as one that lied of its types would have it: any number that may be in a profile."""
+    """Return a kernel profile as from a guest with forged types: with any number that a profile may contain."""
     known: dict[str, Any] = json.loads(document)
     for _ in range(some(random, 8)):
         part = str(

@@ -1,4 +1,4 @@
-"""Many images in processes of their own, that may have what the sandbox gives; and a summary of the results."""
+"""Run many images in processes with the limits of the sandbox, and print a summary of the outcomes."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["again", "run", "work"]
 
-# A process that is in one image for so long hears no alarm, and is killed: seconds.
+# Seconds. A process that works on one image for longer does not react to its alarm, and is killed.
 PATIENCE: Final = 120.0
-# Images that one process tries.
+# Images per process.
 PART: Final = 2_000
 EXAMPLES: Final = 5
-# Processes that end one after the other without a result are no findings, but something else.
+# This number of consecutive processes without a result is not a finding, but a failure of the setup.
 MOST_BARREN: Final = 3
 PROGRESS: Final = 60.0
 BYTES: Final = 8
 
 
 def again(number: int) -> int:
-    """The image of one number, with all that is to be said of it; 1 for a finding."""
+    """Run the image of one number with all details. Return 1 for a finding."""
     scene = Scene(image(course.kernel_of(number)))
     outcome, damage = course.attempt(scene, number, tell=True)
     came = f"{outcome.kind} after {outcome.seconds:.2f} s; {outcome.why}"
@@ -47,14 +47,14 @@ def again(number: int) -> int:
 
 
 def work(kernel: str, numbers: Iterable[int], file: str) -> None:
-    """Those of the numbers that are this kernel's. What comes of each is a line of output; its number is in `file`
-    while it is tried.
+    """Run the images with these numbers and this kernel. Prints one line of JSON for each outcome; `file` contains the
+    number of the current image.
     """
     scene = Scene(image(kernel))
     limit = Limits.of(SECONDS, scene.image.pages, scene.image.pages, seccomp=False).memory
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     gc.collect()
-    gc.freeze()  # the process collects what is no use before it thinks, and has no scene
+    gc.freeze()  # the worker collects its garbage before the analysis, and does not have a scene
     with Path(file).open("r+b") as opened, mmap.mmap(opened.fileno(), BYTES) as at:
         peak = 0
         for number in numbers:
@@ -76,10 +76,10 @@ def work(kernel: str, numbers: Iterable[int], file: str) -> None:
 
 
 def run(numbers: range, workers: int, kernels: Sequence[str] = KERNELS) -> Summary:
-    """Try those of the numbers that are these kernels', print what came of them, and return it."""
+    """Run the images with these numbers and kernels, print the outcomes, and return them."""
     started = time.monotonic()
     summary = Summary(sum(course.kernel_of(number) in kernels for number in numbers))
-    # The parts of a kernel are apart, so that two processes are seldom at the same.
+    # The parts of a kernel are apart, so that two processes seldom use the same kernel.
     parts = [
         (kernel, numbers[first : first + PART * len(KERNELS)])
         for first in range(0, len(numbers), PART * len(KERNELS))
@@ -111,7 +111,7 @@ def run(numbers: range, workers: int, kernels: Sequence[str] = KERNELS) -> Summa
 
 
 class _Worker:
-    """A process that tries a part of the numbers; what it says goes through a file."""
+    """A process that runs a part of the numbers; a file receives its output."""
 
     def __init__(self, kernel: str, numbers: range, place: int) -> None:
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class _Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether it has, or had to be: then all its results have been had."""
+        """Whether the process has ended, or was killed after a timeout. If so, all its results are in the file."""
         if self._process.poll() is not None:
             return True
         if self._now != self._last:
@@ -150,7 +150,7 @@ class _Worker:
         return False
 
     def end(self) -> None:
-        """Let it go, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         self._forget()
@@ -160,14 +160,16 @@ class _Worker:
         return int.from_bytes(self._at.read_bytes(), "little")
 
     def results(self) -> Iterator[dict[str, Any]]:
-        """Return the output since the last call."""
+        """Return the results since the last call."""
         *lines, self._rest = (self._rest + self._reader.read()).split(b"\n")
         for line in lines:
             self._fruitful = True
             yield json.loads(line)
 
     def left(self, summary: Summary) -> list[tuple[str, range]]:
-        """What another is to try, if this one has not tried it all: the image that it died of is a finding."""
+        """Return the part that another process has to run, if this one ended early. The image that ended it is a
+        finding.
+        """
         for result in self.results():
             summary.add(result)
         status, now = self._process.returncode, self._now
@@ -190,7 +192,7 @@ class _Worker:
 
 @dataclass
 class Summary:
-    """Summarise the results so far, of `images`."""
+    """The outcomes of the images so far, out of `images`."""
 
     images: int
     total: int = 0
@@ -204,7 +206,7 @@ class Summary:
     barren: int = 0
 
     def add(self, result: dict[str, Any]) -> None:
-        """One image's."""
+        """Add the result of one image."""
         number, kind, why, seconds = result["number"], result["kind"], result["why"], result["seconds"]
         self.total += 1
         self.kinds[kind] += 1
@@ -221,7 +223,7 @@ class Summary:
             self.whys[f"{kind}: {re.sub('0x[0-9a-f]+|[0-9]+', 'N', why)}"] += 1
 
     def tell(self, seconds: float) -> None:
-        """All of it, on the terminal."""
+        """Print the summary."""
         print(f"{self.total} images of {self.images}, {seconds:.0f} s; {self.found} findings")
         for kind, count in self.kinds.most_common():
             print(f"  {kind:<12} {count:>7} {count / max(self.total, 1):>7.1%}")
@@ -243,6 +245,6 @@ def _allowed() -> int:
 
 
 def _peak() -> int:
-    """The most address space that this process has had, in bytes."""
+    """Return the peak address space of this process, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmPeak:")[2].split()[0]) << 10

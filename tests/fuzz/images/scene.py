@@ -1,4 +1,4 @@
-"""An image that is damaged and mended again, and what is known of it while it is whole: what the analysis reads."""
+"""An image that can be damaged and restored, and the memory that the analysis reads in the intact image."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Read", "Scene"]
 
-# The modules through which all others read: who asked them is who wants to know.
+# Modules that read for others: their caller is the module that needs the data.
 GO_BETWEENS: Final = frozenset({"members", "virtual", "kernel", "scene", "ram"})
 
-# How BTF begins: magic, version, no flags, 24 bytes of header.
+# The start of BTF: magic, version, flags (0), 24 bytes of header.
 BTF_HEADER: Final = b"\x9f\xeb\x01\0\x18\0\0\0\0\0\0\0"
 BTF_PAGES: Final = 1200
 
 
 class Image:
-    """A guest's RAM, uint64 of shape (pages, 512), that can be changed and put back as it was."""
+    """A guest's RAM, uint64 of shape (pages, 512), that can be changed and restored."""
 
     def __init__(self, path: Path) -> None:
-        # As a plain array: a memmap is slower to look into.
+        # As a plain array, because indexing a memmap is slower.
         self.words: NDArray[np.uint64] = np.asarray(np.memmap(path, dtype=np.uint64, mode="c")).reshape(-1, PAGE_WORDS)
         self._flat = self.words.reshape(-1)
         self._before: dict[int, NDArray[np.uint64]] = {}
@@ -54,31 +54,31 @@ class Image:
         return len(self.words)
 
     def at(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The words (numbered through the whole image) at these places."""
+        """Return the words at these places (word numbers in the whole image)."""
         return np.array(self._flat[places])
 
     def put(self, places: NDArray[np.int64], values: NDArray[np.uint64]) -> None:
-        """Change words; places that there are not, are left out."""
+        """Change words; places outside of the image are ignored."""
         places, values = np.broadcast_arrays(places, values)
         inside = (places >= 0) & (places < len(self._flat))
         self._keep(np.unique(places[inside] // PAGE_WORDS))
         self._flat[places[inside]] = values[inside]
 
     def page(self, number: int) -> NDArray[np.uint64]:
-        """A page, to be written."""
+        """Return a page for writing."""
         self._keep(np.array([number]))
         found: NDArray[np.uint64] = self.words[number]
         return found
 
     def mend(self) -> None:
-        """As it was in the beginning."""
+        """Restore the original content."""
         for number, row in self._before.items():
             self.words[number] = row
         self._before.clear()
 
     @property
     def damaged(self) -> int:
-        """How many pages are not to be trusted."""
+        """Number of changed pages."""
         return len(self._before)
 
     def _keep(self, pages: NDArray[np.int64]) -> None:
@@ -89,7 +89,7 @@ class Image:
 
 @dataclass
 class Read:
-    """Structs that a part of the analysis reads: their virtual addresses, and how many bytes of each."""
+    """Structs that a part of the analysis reads: their virtual addresses, and the number of bytes read from each."""
 
     addresses: NDArray[np.uint64]
     size: int
@@ -123,7 +123,7 @@ class _WatchedRam(GuestRam):
 
 
 class _Watched(Kernel):
-    """Notes which structs are read, and for whom."""
+    """Records the structs that are read, and the module that reads them."""
 
     def gather(self, addresses: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         _LOG.note(addresses, size)
@@ -138,16 +138,16 @@ class _Watched(Kernel):
         return super().word(address)
 
     def strings(self, addresses: NDArray[np.uint64], most: int = 256) -> list[str | None]:
-        _LOG.note(addresses & ~np.uint64(7), 9)  # 9: no struct has this size
+        _LOG.note(addresses & ~np.uint64(7), 9)  # 9: structs never have this size
         return super().strings(addresses, most)
 
 
 class Scene:
-    """An image of one region, its kernel, and where things are in it.
+    """An image of one region, its kernel, and the places of its objects.
 
-    `reads`: what each module of the analysis reads, by its name; `strings`: addresses of texts. `words` (int64): the
-    places of all words that are read one by one, `pointers` those of them that are kernel addresses; `warm` and `cold`
-    are the pages that are read by a scan like any other and, besides these, by the first one.
+    `reads`: the structs that each module of the analysis reads, by the module's name; `strings`: addresses of texts.
+    `words` (int64): the places of all words that are read individually, `pointers`: the kernel addresses among them.
+    `warm`: the pages that every scan reads; `cold`: the pages that only the first scan reads in addition.
     """
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +158,7 @@ class Scene:
         _LOG.words.clear()
         cold = GuestRam(image.words, self.layout)
         self.kernel = Kernel.open(cold, self.notes.tolist())
-        # Profile.read does not report its accesses.
+        # Profile.read does not record the pages that it touches.
         self.cold = self._cold_pages()
         self.profile = LinuxAnalysis().profile(self.kernel)
         ram = _WatchedRam(image.words, self.layout)
@@ -194,25 +194,25 @@ class Scene:
         )
         self.mounts = np.unique(mounts)
         free = np.flatnonzero(self.ownership.kinds == 1)
-        # What nobody needs is where a guest has room for whatever it makes up.
+        # Unused memory, in which a guest has room for forged structures.
         self.room = np.setdiff1d(free[1:-1], self.warm)
 
     def place(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The places of the words at virtual addresses, as the kernel mapped them; -1 for none."""
+        """Return the places of the words at virtual addresses, by the kernel's page tables; -1 if unmapped."""
         physical = self.kernel.translate(addresses)
         return np.where((physical >= 0) & (physical < self.image.pages * PAGE_SIZE), physical >> 3, -1)
 
     def address(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The virtual addresses of words, in the kernel's map of all memory."""
+        """Return the virtual addresses of words, in the kernel's direct map."""
         return np.uint64(self.direct) + (places.astype(np.uint64) << np.uint64(3))
 
     def find_notes(self) -> NDArray[np.int64]:
-        """The pages that begin as VMCOREINFO does, as the daemon finds them."""
+        """Return the pages that begin like VMCOREINFO, by the same test as the daemon."""
         first = np.ascontiguousarray(self.image.words[:, :2]).view(np.uint8)
         return np.flatnonzero(np.all(first[:, : len(MARK)] == np.frombuffer(MARK, dtype=np.uint8), axis=1))
 
     def _cold_pages(self) -> dict[str, NDArray[np.int64]]:
-        """Pages of the symbols' tables and of the types."""
+        """Return the pages of the symbol tables and of the types."""
         image, kernel = self.image, self.kernel
         start = image.words.tobytes().find(BTF_HEADER)
         found = {"btf": np.arange(start // PAGE_SIZE, min(start // PAGE_SIZE + BTF_PAGES, image.pages))}

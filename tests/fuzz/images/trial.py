@@ -1,4 +1,4 @@
-"""One damaged image, read as the sandboxed process reads it: its own loop, and the words that pass, but no process."""
+"""The attribution of one damaged image by the sandboxed process's own loop and messages, but in this process."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
 
-# Of processor time, for all that is thought of one image.
+# Processor time, for the whole analysis of one image.
 SECONDS: Final = 5.0
-# What a process that ran against its limit says, or numpy for it.
+# Messages of a process that reached its memory limit, or of numpy in it.
 OUT_OF_MEMORY: Final = ("memory limit of the worker exceeded", "MemoryError", "Unable to allocate")
 
 
 class HangError(BaseException):
-    """An image exceeded its time. Not an Exception, so that no handler catches it."""
+    """An image took longer than its limit. Not an Exception, so that no handler catches it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is looked at: with what is known of its kernel (`profile`, empty for nothing), and with which pages
-    copied for thinking (`extra_pages`, int64; None for all), whether `full` (the whole of it twice), and with names or
-    not. `blocks` (bool): which the host is said to back.
+    """The form of an image's analysis: with the kernel's `profile` (empty: unknown kernel); with the pages `others`
+    copied (int64; None: all); `cold`: whether the full analysis runs first, in addition; with or without `names`.
+    `blocks` (bool): those that the host reports as backed.
     """
 
     profile: bytes
@@ -54,8 +54,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an image: `kind` (attributed, partly, refused, or a finding: crash, memory, hang, lie), why, and
-    seconds of processor time.
+    """The outcome of an image: `kind` (attributed, partly, refused, or a finding: crash, memory, hang, lie), the
+    reason, and seconds of processor time.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class _End:
-    """One end of a socket whose other end is in this thread: where there is nothing to be read, `pump` brings more."""
+    """One end of a socket that has its other end in this thread. If its buffer is empty, `pump` is called for more."""
 
     def __init__(self) -> None:
         self.inbox = bytearray()
@@ -76,7 +76,7 @@ class _End:
         self.pump: Callable[[], None] = lambda: None
 
     def settimeout(self, seconds: float | None) -> None:
-        """It never waits."""
+        """Ignore the timeout: this socket never waits."""
 
     def send(self, view: memoryview) -> int:
         self.other.inbox += view
@@ -92,7 +92,7 @@ class _End:
 
 
 class _Daemon:
-    """The daemon's messages to the process (client.py, session.py)."""
+    """The daemon's side of the protocol with the process, message by message (client.py, session.py)."""
 
     def __init__(self, channel: Channel, layout: RamMap, notes: NDArray[np.int64], plan: Plan) -> None:
         self.ownership: PageOwners | None = None
@@ -107,7 +107,7 @@ class _Daemon:
         self._chosen = self._every = np.arange(layout.pages, dtype=np.int64)
 
     def turn(self) -> None:
-        """Take what was said, and say what is next; nothing when all is said."""
+        """Receive the last message and send the next one, if any."""
         if not self._next:
             profile = np.frombuffer(self._plan.profile, dtype=np.uint8)
             arrays: dict[str, NDArray[Any]] = {
@@ -155,7 +155,7 @@ class _Daemon:
 
 
 class Telling(LinuxAnalysis):
-    """The same with what went wrong on the terminal."""
+    """The same analysis, with tracebacks of errors on stderr."""
 
     def open(self, *arguments: Any) -> Any:
         return self._told(super().open, *arguments)
@@ -182,27 +182,27 @@ def attempt(
     plan: Plan,
     analysis: KernelAnalysis[Any] | None = None,
 ) -> Outcome:
-    """Read it: a guest's RAM, uint64 of shape (pages, 512), with pages (int64) that may be notes."""
+    """Analyse an image: a guest's RAM, uint64 of shape (pages, 512), with pages (int64) that may be notes."""
     child, parent = _End(), _End()
     child.other, parent.other = parent, child
-    daemon = _Daemon(Channel(parent), layout, notes, plan)  # type: ignore[arg-type] # as much of a socket as is used
+    daemon = _Daemon(Channel(parent), layout, notes, plan)  # type: ignore[arg-type] # the used part of a socket
     child.pump = daemon.turn
     view = words.view()
     view.flags.writeable = False
     reader = Worker(Channel(child), view, layout.pages, analysis or LinuxAnalysis())  # type: ignore[arg-type] # see above
     before = signal.signal(signal.SIGPROF, _hang)
     start = time.process_time()
-    # Again and again: where it comes while garbage is collected, it ends nothing.
+    # The alarm repeats, because one during garbage collection does not interrupt the analysis.
     signal.setitimer(signal.ITIMER_PROF, SECONDS, 0.5)
     kind, why = "crash", ""
     try:
         reader.run()
     except ProtocolError as error:
-        # Either both have said all; or the process said what the daemon does not take.
+        # Either both sides have finished, or the process sent a message that the daemon rejects.
         kind, why = _kind(daemon, str(error))
     except HangError as error:
         kind, why = "hang", _where(error)
-    except (Exception, Unreadable) as error:  # noqa: BLE001 - every error is a finding
+    except (Exception, Unreadable) as error:  # noqa: BLE001 - any exception is a finding
         why = f"{type(error).__name__}{_where(error)}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -228,12 +228,12 @@ def _kind(daemon: _Daemon, said: str) -> tuple[str, str]:
 
 
 def _wrong(found: PageOwners) -> str:
-    """What cannot be in a result that the daemon has taken, besides what it looks for itself."""
+    """Return a message on an impossible value in an accepted result, beyond the daemon's own checks."""
     if found.kernel is None or not found.kernel.isprintable():
         return "its kernel has no name"
     for text in (*found.names, *found.processes):
         if not text.isascii():
-            text.encode()  # no half of a pair
+            text.encode()  # fails on an unpaired surrogate
     if not 0 <= found.labelled_ratio <= 1:
         return "a ratio that is none"
     return ""

@@ -1,7 +1,7 @@
 """Random and hostile arguments for the native module: `fuzz_arguments.py SECONDS [SEED]`.
 
-It may refuse them with a TypeError, ValueError, OverflowError or OSError; meant to run under the sanitizers, which see
-what it must not do. What it accepts has to give the hashes of its twin.
+The module may refuse them with a TypeError, ValueError, OverflowError or OSError. Run it under the sanitizers, which
+detect invalid memory accesses. For accepted arguments, it must return the same hashes as its Python counterpart.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def one_read(choice: random.Random) -> bool:
     page_size = choice.choice([512, 1024, 2048, 4096, number(choice)])
     seed = choice.choice([0, 2**64 - 1, choice.getrandbits(64), number(choice)])
     pages = choice.randrange(40)
-    # None of the others is that of a process: pid_max is 2**22.
+    # The other numbers are never the pid of a process: pid_max is 2**22.
     pid: Any = choice.choice([os.getpid()] * 20 + [0, -1, -(2**31), 2**22 + 1, 2**31 - 1, 2**31, 1.5, None])
     where = addresses(choice, pages)
     out = array(choice, pages * 4096 // page_size if page_size in {512, 1024, 2048, 4096} else pages)

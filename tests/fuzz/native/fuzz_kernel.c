@@ -1,7 +1,7 @@
 /*
- * A fuzz target for the hashing kernel: whatever the content, sizes and addresses, both of its ways to hash must agree
- * with xxHash, and nothing outside of what was handed in may be touched. For libFuzzer, or by itself:
- * `fuzz_kernel SECONDS [SEED]` feeds it random inputs.
+ * A fuzz target for the hashing kernel. For any content, sizes and addresses, both of its hash implementations must
+ * agree with xxHash, and must not access memory outside of their arguments. It is built for libFuzzer, or as a program:
+ * `fuzz_kernel SECONDS [SEED]` runs it with random inputs.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -57,7 +57,7 @@ region(void)
     return start;
 }
 
-/* The content itself, at any alignment; the buffers end where the content does, for AddressSanitizer to see. */
+/* Hashes the content at any alignment. The buffers end with the content, so that AddressSanitizer detects overruns. */
 static void
 fuzz_buffer(const unsigned char *data, size_t length, size_t page_size, uint64_t seed, size_t offset)
 {
@@ -75,7 +75,7 @@ fuzz_buffer(const unsigned char *data, size_t length, size_t page_size, uint64_t
     free(buffer);
 }
 
-/* The input's bytes as page numbers of the region: those before the first hole are hashed, and the hole is told. */
+/* The input's bytes are page numbers of the region: pages before the first hole are hashed, the hole is reported. */
 static void
 fuzz_read(const unsigned char *data, size_t length, size_t page_size, uint64_t seed, size_t scratch_size)
 {
@@ -85,7 +85,7 @@ fuzz_read(const unsigned char *data, size_t length, size_t page_size, uint64_t s
     struct hashing hashing;
     MUST(addresses && out && scratch);
     for (size_t i = 0; i < count; i++) {
-        /* Half of the bytes go on to the next page, so that there are ranges as well as single pages. */
+        /* Half of the bytes select the next page, so that ranges occur as well as single pages. */
         page = (page + (data[i] & 1 ? 1 : data[i])) % REGION_PAGES;
         if (is_hole(page) && data[i] % 64 != 1)
             page = (page + 1) % REGION_PAGES;
@@ -118,7 +118,7 @@ LLVMFuzzerTestOneInput(const unsigned char *data, size_t length)
     if (length < 4 + sizeof seed)
         return 0;
 #if defined(__x86_64__)
-    /* Given up where it differs from xxHash: then the code here is wrong, and only slow for who runs it. */
+    /* AVX-512 is disabled if it differs from xxHash. This is a bug here, but only makes it slower for users. */
     static int able = -1;
     if (able < 0)
         able = avx512;
@@ -135,7 +135,7 @@ LLVMFuzzerTestOneInput(const unsigned char *data, size_t length)
 }
 
 #ifndef LIBFUZZER
-/* xorshift64*, so that an input can be had again from its seed. */
+/* xorshift64*, so that a seed reproduces its inputs. */
 static uint64_t
 following(uint64_t *state)
 {
@@ -156,7 +156,7 @@ main(int argc, char **argv)
     fflush(stdout);
     for (time_t end = time(NULL) + seconds; time(NULL) < end; inputs++) {
         size_t length = following(&state) % (following(&state) % 8 ? 300 : sizeof data);
-        /* Of some inputs only a few bytes are not zero. */
+        /* In some inputs, only a few bytes are not zero. */
         unsigned sparse = following(&state) % 3 == 0 ? 64 : 1;
         for (size_t i = 0; i < length; i++)
             data[i] = i < 12 || following(&state) % sparse == 0 ? (unsigned char)following(&state) : 0;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The native module under AddressSanitizer and UndefinedBehaviorSanitizer: its tests, then two fuzzers.
-# FUZZ_SECONDS (15): how long each of them runs. FUZZ_SEED: what to begin from.
-# CC, SAMEPAGED_PYTHON: another compiler than cc, another Python than that of .venv.
+# Runs the native module under AddressSanitizer and UndefinedBehaviorSanitizer: its tests, then two fuzzers.
+# FUZZ_SECONDS (15): run time of each fuzzer. FUZZ_SEED: its random seed.
+# CC, SAMEPAGED_PYTHON: a compiler instead of cc, a Python instead of that of .venv.
 set -eu
 
 tree=$(cd "$(dirname "$0")/../.." && pwd)
@@ -18,7 +18,7 @@ made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 trap 'exit 130' INT TERM
 
-# A copy of the package, so that the module which is built for the sanitizers never becomes the one in use.
+# A copy of the package, so that the sanitizer build never replaces the module in use.
 mkdir "$made/package"
 cp -R daemon/samepaged "$made/package/"
 find "$made/package" -name '*.so' -exec rm {} +
@@ -30,7 +30,7 @@ $cc $strict $sanitize -shared -fPIC $include $memory/_pagehash.c \
 $cc $strict $sanitize -I$memory tests/fuzz/native/fuzz_kernel.c -o "$made/fuzz_kernel" $xxhash
 
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
-# Python's own small blocks from malloc too, where the sanitizer sees their ends.
+# Python allocates small blocks with malloc, too, so that the sanitizer detects accesses beyond their ends.
 sanitized() {
     env LD_PRELOAD="$($cc -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1 \
         PYTHONPATH="$made/package" "$python" "$@"

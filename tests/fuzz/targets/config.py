@@ -1,4 +1,4 @@
-"""A configuration file: what is taken is within its bounds, can be used, and can be written down again."""
+"""A configuration file. Accepted values are within their bounds, usable, and survive a round trip to YAML."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def _check_bounds(config: Config) -> None:
 
 
 def _check_use(config: Config) -> None:
-    """What the daemon does with it, up to the first thing outside of the process."""
+    """Use the configuration as the daemon does, up to the first effect outside of the process."""
     if config.export.address is not None:
         host, port = config.export.address
-        host.encode("idna")  # as the socket module does with it
+        host.encode("idna")  # as the socket module encodes it
         assert "\n" not in host
         assert 0 <= port < 1 << 16
     for directory in (config.state_directory, config.runtime_directory):
@@ -116,13 +116,13 @@ def _check_use(config: Config) -> None:
 
 
 def _sections() -> tuple[bytes, ...]:
-    """The example by sections and without its comments, which make a parse slow and teach nothing."""
+    """Return the sections of the example without comments, which make parsing slow and add no coverage."""
     text = "\n".join(line for line in EXAMPLE.read_text().splitlines() if line and not line.lstrip().startswith("#"))
     return tuple(section.encode() for section in re.split(r"\n(?=\S)", text))
 
 
 def grow(random: Random) -> bytes:
-    """Some of the keys, most with a value that one of the seeds has there, or that is like it."""
+    """Return some of the keys, most with a value that a seed has there, or a similar one."""
     document: dict[str, Any] = {}
     for key in random.sample(KEYS, random.randint(1, 6)):
         section = document

@@ -1,4 +1,6 @@
-"""A domain's XML: the guest's memory, and what forbids a scan; then its blocks, found in a process that has them."""
+"""A domain's XML: the guest's memory, and the reasons that forbid a scan; then its blocks, located in a process that
+has them.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,14 @@ def check(data: bytes) -> None:
     found = parse_domain_xml(xml)
     assert all(0 < size <= LARGEST for size in found.blocks)
     assert 0 < found.memory <= LARGEST
-    root = ET.fromstring(xml)  # noqa: S314 - it was taken, so it has no entities
+    root = ET.fromstring(xml)  # noqa: S314 - accepted, so free of entities
     assert parse_domain_xml(ET.tostring(root, encoding="unicode")) == found
     assert found.vfio or not found.device_writes
     assert len(set(found.macvtap)) == len(found.macvtap) <= len(MACVTAP_MODES)
     assert (found.encryption is not None) == (root.find("launchSecurity") is not None)
     if found.opt_out is None:
         assert not any(_forbids(element) for element in root.findall("metadata/*"))
-    # QEMU's mappings of these blocks touch, so that the kernel shows them as one.
+    # QEMU's mappings of these blocks are adjacent, so the kernel shows them as one.
     starts = [sum(found.blocks[: index + 1]) for index in range(len(found.blocks))]
     vmas = [
         Vma(end - size, end, "rw-p", 0, (0, 0), 0, "", frozenset({RAM_FLAG, f"{index % 2}"}))
@@ -63,8 +65,8 @@ def _forbids(element: ET.Element) -> bool:
 
 
 def grow(random: Random) -> bytes:
-    """A seed's tree with elements removed, doubled and moved, and with other sizes, kinds and units."""
-    root = ET.fromstring(random.choice(TARGET.seeds))  # noqa: S314 - our own
+    """Return a seed's tree with elements removed, duplicated and moved, and with other sizes, kinds and units."""
+    root = ET.fromstring(random.choice(TARGET.seeds))  # noqa: S314 - trusted seed
     for _ in range(random.randint(1, 6)):
         places = [(parent, child) for parent in root.iter() for child in parent if child.tag in TELLING]
         if not places:
@@ -76,7 +78,7 @@ def grow(random: Random) -> bytes:
             case 1:
                 parent.append(child)
             case 2:
-                elsewhere.append(ET.fromstring(random.choice(GRAFTS)))  # noqa: S314 - our own
+                elsewhere.append(ET.fromstring(random.choice(GRAFTS)))  # noqa: S314 - trusted
             case 3:
                 child.text = random.choice(SIZES)
             case _:

@@ -1,7 +1,8 @@
-"""The ELF stream of a memory dump: headers, which segments are RAM, and the reading of their pages.
+"""The ELF stream of a memory dump: headers, selection of the RAM segments, and reading of their pages.
 
-An input's first octet chooses how much RAM the domain is said to have and how the stream comes; the others begin the
-stream, which goes on with REST. The seeds are QEMU's headers, with the sizes of segments cut to what REST has.
+The first octet of an input selects the RAM size of the domain and the form of the stream. The other octets begin the
+stream, which continues with REST. The seeds are QEMU's headers, with the sizes of segments reduced to the length of
+REST.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ SEED: Final = 7
 ROMS: Final = 0xF0000000
 HASHER: Final = best_hasher()
 
-# Of the first octet:
-SEGMENTS: Final = 0x0F  # so many, and one, are RAM
+# Bits of the first octet:
+SEGMENTS: Final = 0x0F  # this number of segments, plus one, is RAM
 ODD_SIZE: Final = 0x10
-PIECES: Final = 0x20  # the stream comes in pieces
-WINDOW: Final = 0x40  # RAM has a display's window in it, and the stream is as long as that takes
+PIECES: Final = 0x20  # the stream arrives in pieces
+WINDOW: Final = 0x40  # RAM contains a display's window, and the stream is long enough for it
 
 
 def check(data: bytes) -> None:
@@ -73,7 +74,7 @@ def _stream(head: bytes, rest: bytes, *, pieces: bool) -> Callable[[memoryview],
 
 
 def _total(segments: tuple[Segment, ...], chosen: int) -> int:
-    """What the domain's XML may have said: mostly what there is."""
+    """Return a RAM size that the domain's XML may have: usually the sum of the segments."""
     sizes = [s.size for s in sorted(segments, key=lambda s: s.address) if not ROMS <= s.address < HIGH_RAM_START]
     total = sum(sizes[: (chosen & SEGMENTS) + 1])
     total += VGA_WINDOW_END - VGA_WINDOW_START if chosen & WINDOW else 0
@@ -96,7 +97,9 @@ def _reader(total: int) -> DumpStream:
 
 
 def _expected(placed: list[tuple[Segment, int]], whole: bytes, total: int) -> NDArray[np.uint64]:
-    """The hashes of what the segments' offsets say, without the stream; what no segment has was not read."""
+    """Return the hashes computed from the segments' offsets, without the stream. Pages outside of all segments count as
+    not read.
+    """
     pages = np.full(total // PAGE_SIZE, SWAPPED, dtype=np.uint64)
     for segment, offset in placed:
         content = whole[segment.offset : segment.offset + segment.size]

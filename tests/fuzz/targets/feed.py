@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
     for message in messages:
         try:
             frame = b"".join(protocol.encode(message))
-        except protocol.FeedError:  # its texts take more room written in ASCII, as we do
+        except protocol.FeedError:  # its strings are longer when encoded as ASCII, as protocol.encode does
             continue
         assert protocol.FrameReader().feed(frame) == [message]
 

@@ -1,4 +1,4 @@
-"""A list of page hashes of another tool: text, or binary. An input's first octet chooses how it is read."""
+"""A list of page hashes from another tool: text or binary. An input's first octet selects format and options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 HEADER: Final = b"OS: Linux 2.6.18\nPID CMD\n1 init\n"
 HASHES: Final = struct.pack("<8I", *(0x80FF00FF + 0x01010101 * (at % 5) for at in range(8)))
 
-# Of the first octet:
+# Bits of the first octet:
 TEXT: Final = 0x01
 WIDE: Final = 0x02  # 64 bits
 BIG_ENDIAN: Final = 0x04
-GIVEN: Final = 0x08  # of a text its bits, of a binary list where it begins and how long it is
+GIVEN: Final = 0x08  # with options: the bits of a text, the start and length of a binary list
 
 
 def check(data: bytes) -> None:
@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
     zero = int(found.hashes[0])
     pages = to_digest(found, 4096, zero)
     for page, value in zip(pages.pages.tolist(), found.hashes.tolist(), strict=True):
-        # Those of 64 bits that fall on a reserved value are moved, and three in 2**64 do.
+        # 64-bit hashes equal to a reserved value are moved; this affects three of 2**64 values.
         assert (page == ZERO) == (value == zero)
         assert page == ZERO or page >= FIRST_HASH
         assert page == ZERO or listed_hash(page) == value or page < 2 * FIRST_HASH
@@ -56,7 +56,7 @@ def check(data: bytes) -> None:
 
 
 def grow(random: Random) -> bytes:
-    """A list, of hashes that repeat."""
+    """Return a list with repeated hashes."""
     contents = [random.getrandbits(random.choice((8, 32, 63, 64))) for _ in range(4)]
     chosen = random.randrange(16)
     values = random.choices(contents, k=random.randint(1, 30))

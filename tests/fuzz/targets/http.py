@@ -1,4 +1,4 @@
-"""HTTP as the web process speaks it: requests out of a client's bytes, to each a reply that a client understands."""
+"""The web process's HTTP: requests parsed from a client's bytes, each with a reply that a client understands."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ WORDS: Final = (
 )
 
 
-class Refused(Exception):  # noqa: N818 - no error: the client is told, and let go
+class Refused(Exception):  # noqa: N818 - not an error: the client gets a reply and is disconnected
     """The connection ends with a refusal."""
 
 
@@ -74,7 +74,9 @@ def check(data: bytes) -> None:
 
 
 def _conversation(pieces: list[bytes]) -> Iterator[Request | Refusal | None]:
-    """What the parser understands of a connection, as web.conversation drives it; each reply is read by a client."""
+    """Yield the requests that the parser reads from a connection, as web.server drives it. A client parses each
+    reply.
+    """
     parser = Parser()
     for piece in pieces:
         asked = parser.feed(piece)
@@ -88,7 +90,7 @@ def _conversation(pieces: list[bytes]) -> Iterator[Request | Refusal | None]:
 
 
 def _read(parser: Parser, asked: Request | Refusal) -> None:
-    # A refusal does not tell it, and the reply to HEAD has no body.
+    # A refusal does not contain the method, and the reply to HEAD ends with its header.
     method = parser._method
     if isinstance(asked, Request):
         assert asked.method == method
@@ -99,7 +101,7 @@ def _read(parser: Parser, asked: Request | Refusal) -> None:
         reply = Reply.line(asked.status, asked.text)
     head, body = parser.reply(reply)
     client = h11.Connection(h11.CLIENT)
-    # h11's client would not send all that was sent here; what it makes of a reply depends on these two methods alone.
+    # h11's client refuses to send some of these requests. Its parsing of a reply depends only on these two methods.
     known = method if method in {"HEAD", "CONNECT"} else "GET"
     client.send(h11.Request(method=known, target="/", headers=[("Host", "a")]))
     client.send(h11.EndOfMessage())
@@ -117,7 +119,7 @@ def _read(parser: Parser, asked: Request | Refusal) -> None:
 
 
 def _now(reply: Coroutine[Any, Any, Reply]) -> Reply:
-    """A reply that nothing is waited for."""
+    """Return a reply that completes without waiting."""
     try:
         reply.send(None)
     except StopIteration as done:
@@ -132,7 +134,7 @@ class _Config:
 
 
 class _Now:
-    """The settings without files: no password required."""
+    """The current settings, without files and without passwords."""
 
     loaded = _Config()
     gate = Authenticator({})

@@ -1,6 +1,7 @@
-"""A memory image in a file: raw, an ELF core, or LiME's. An input begins the file, which goes on with 64 KiB of memory.
+"""A memory image in a file: raw, an ELF core, or LiME's. An input begins the file, which continues with 64 KiB of
+memory.
 
-An input's first octet chooses whether the guest's memory is told; for some it is right.
+An input's first octet selects whether the size of the guest's memory is given; for some inputs it is right.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ PATH: Final = Path("image")
 SEED: Final = 7
 HASHER: Final = best_hasher()
 
-# Of the first octet:
-TOLD: Final = 0x0F  # how many pages of memory are told; none for 0
+# Bits of the first octet:
+TOLD: Final = 0x0F  # the given memory size in pages; 0: not given
 RAW: Final = 0x10
 
 
 @cache
 def rest() -> bytes:
-    """Memory with holes in it, which begin and end within pages."""
+    """Return memory with holes that begin and end within pages."""
     made = bytearray(REST)
     random = np.random.default_rng(0)
     for at in (0, 3 * PAGE_SIZE + 17, 0x9000, REST - PAGE_SIZE - 1):
@@ -70,7 +71,7 @@ def check(data: bytes) -> None:
 
 
 def _write(descriptor: int, whole: bytes) -> None:
-    """With holes where whole blocks are zeros, as in a sparse file."""
+    """Write the file, with holes for blocks of zeros, as in a sparse file."""
     os.ftruncate(descriptor, len(whole))
     for at in range(0, len(whole), PAGE_SIZE):
         if any(whole[at : at + PAGE_SIZE]):
@@ -96,13 +97,15 @@ def _expected(found: Image, whole: bytes, size: int) -> NDArray[np.uint64]:
             HASHER.hash_buffer(whole[span.offset : span.offset + span.size], pages, size, SEED)
         parts.append(pages)
     expected = np.concatenate(parts)
-    if size < PAGE_SIZE:  # parts of a page of zeros are zero, too
+    if size < PAGE_SIZE:  # parts of a zero page are zero, too
         assert ((expected == ZERO) | (expected == SWAPPED) | (expected >= FIRST_HASH)).all()
     return expected
 
 
 def _elf(segments: list[tuple[int, int, int, int]], *, wide: bool, order: str = "<") -> bytes:
-    """The head of a core: of each segment its offset behind the head, address, size in the file and in memory."""
+    """Return the head of a core. Each segment is its offset behind the head, its address, and its size in the file and
+    in memory.
+    """
     size, entry, words = (64, 56, "QQQ") if wide else (52, 32, "III")
     behind = size + entry * len(segments)
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
@@ -121,7 +124,7 @@ def _lime(first: int, size: int) -> bytes:
 
 
 def grow(random: Random) -> bytes:
-    """An image whose parts follow each other."""
+    """Return an image with contiguous parts."""
     if random.getrandbits(1):
         return b"\0" + _lime(random.choice((0, 0x800, 0x1000, 4 << 30)), REST)
     segments = []

@@ -1,4 +1,4 @@
-"""An entry of the journal of suspended guests. What `samepaged recover` reads there it hands to libvirt."""
+"""An entry of the journal of suspended guests. `samepaged recover` passes its values to libvirt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check(data: bytes) -> None:
     entry = Entry.parse(data)
     assert Entry.parse(entry.line()) == entry
     for value in astuple(entry):
-        # libvirt's binding turns texts into C's.
+        # libvirt's binding converts strings to C strings.
         assert not isinstance(value, str) or b"\0" not in value.encode()
     UUID(entry.uuid)
     assert 0 < entry.id <= LARGEST_ID

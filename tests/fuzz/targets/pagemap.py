@@ -1,7 +1,7 @@
-"""What pagemap's entries say: where each page is, and which may have been written.
+"""Entries of pagemap: the location of each page, and the pages that may have been written.
 
-An input's first octet says what kind of mapping it is, the second how many pages it has, the rest are the entries. Page
-frame numbers mean nothing to samepaged: here their low bits stand for what the file and the digest say of the page.
+An input's first octet is the kind of mapping, the second its number of pages, the rest are the entries. samepaged does
+not use page frame numbers: here their low bits stand for the state of the page in the file and in the digest.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check(data: bytes) -> None:
     kind, pages, raw = (data[0] if data else 0), (data[1] if len(data) > 1 else 0), data[2:]
     entries = decode(raw, pages)
     assert entries.tolist() == list(struct.unpack(f"<{pages}Q", raw))
-    # The kernel sets one of the two at most: an entry of a page table is present or it is not.
+    # The kernel sets at most one of the two: a page-table entry is either present or not.
     entries = np.where(entries & PRESENT, entries & ~np.uint64(SWAP), entries)
     plain = tuple(entries.tolist())
     held, resident = (entries & 1) != 0, (entries & 2) != 0
@@ -73,7 +73,7 @@ def _check_residence(
 
 
 def _stale(entry: int, digest: int, *, merging: bool) -> bool:
-    """As softdirty.stale describes it, for one page."""
+    """Return the expected value of softdirty.changed_pages for one page."""
     if not entry & PRESENT:
         return False
     if entry & SOFT_DIRTY or digest <= SWAPPED:

@@ -1,6 +1,6 @@
-"""The values of the configuration that have a unit or a form of their own, against arithmetic done otherwise.
+"""Configuration values with a unit or a special form, checked against independent arithmetic.
 
-An input's first octet chooses the kind of value, the second how the rest is written.
+An input's first octet selects the kind of value, the second the form of the rest.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def check(data: bytes) -> None:
     CHECKS[kind](value, written)
 
 
-class Refusal(Exception):  # noqa: N818 - no error: the messages of the validation's, a line each
-    """Return pydantic's result."""
+class Refusal(Exception):  # noqa: N818 - not an error: pydantic's messages, one per line
+    """The messages of pydantic."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class Refusal(Exception):  # noqa: N818 - no error: the messages of the validati
 
 
 def _value(how: int, text: str) -> object:
-    """The text itself, or the number that it is, or something else that YAML may give."""
+    """Return the text itself, or the number that it represents, or another value that YAML may contain."""
     readers: tuple[Any, ...] = (str, str, str, int, float, bool, lambda _: None, lambda t: [t])
     try:
         return readers[how % len(readers)](text)
@@ -104,7 +104,7 @@ def _listen(value: str, written: Any) -> None:
     assert 0 <= port < 1 << 16
     assert host.isprintable()
     assert value in {f"{host}:{port}", f"[{host}]:{port}"} or value.rpartition(":")[2].startswith("0")
-    host.encode("idna")  # as the socket module does with it
+    host.encode("idna")  # as the socket module encodes it
 
 
 CHECKS: Final[dict[Any, Any]] = {

@@ -1,7 +1,7 @@
-"""/proc/PID/smaps, and finding a guest's RAM in it.
+"""/proc/PID/smaps, and the location of a guest's RAM in it.
 
-A line `Blocks: SIZE …` in the input, which smaps itself does not have, is what the domain's XML says; without it the
-first mapping that can be written is the one block.
+A line `Blocks: SIZE …` in the input, which does not exist in real smaps, contains the block sizes from the domain's
+XML. Without it, the first writable mapping is the only block.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _check_vmas(vmas: list[Vma]) -> None:
 
 
 def _line(vma: Vma) -> str:
-    """As the kernel writes it (fs/proc/task_mmu.c, show_map_vma), and the flags."""
+    """Return the lines that the kernel prints (fs/proc/task_mmu.c, show_map_vma), and the flags."""
     major, minor = vma.device
     head = f"{vma.start:08x}-{vma.end:08x} {vma.perms} {vma.offset:08x} {major:02x}:{minor:02x} {vma.inode} "
     return f"{head.ljust(72)} {vma.path}\nVmFlags: {' '.join(sorted(vma.flags))} "
@@ -79,7 +79,7 @@ def _check_located(mappings: Sequence[RamMapping], vmas: list[Vma], blocks: list
 
 
 def grow(random: Random) -> bytes:
-    """A few mappings, most of which touch, and blocks of which most are as large as some of them."""
+    """Return a few mappings, most of them adjacent, and blocks, most of them with the size of some of the mappings."""
     vmas: list[Vma] = []
     at = 0x7F0000000000
     for _ in range(random.randint(1, 12)):

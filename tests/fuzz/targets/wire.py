@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PAGES = 4
 FORMS = replies(PAGES)
-# Seconds: all data is available at once, so reads do not wait.
+# Seconds. The message is complete before the read, so the timeout is not reached.
 SOON = 5.0
 
 
@@ -121,7 +121,7 @@ WORDS = (
 
 
 def grow(random: Random) -> bytes:
-    """A message whose header is of the form, with lengths and numbers by chance."""
+    """Return a message with a well-formed header, and random lengths and numbers."""
     kind = random.choice(tuple(FORMS))
     form = FORMS[kind]
     numbers = (0, 0, 1, 1, 2, 3, 4, 5, -1, 1 << 40)

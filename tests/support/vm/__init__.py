@@ -1,1 +1,1 @@
-"""The lab host: a Debian under QEMU whose kernel has soft-dirty bits and whose KVM runs guests, for tests/vm."""
+"""The lab host: a Debian under QEMU for tests/vm. Its kernel has soft-dirty bits and its KVM runs guests."""

@@ -1,4 +1,4 @@
-"""`python -m tests.support.vm`, run by `make test-vm`: tests/vm in the lab host. Exits with pytest's status, or 10."""
+"""`python -m tests.support.vm`, for `make test-vm`: tests/vm in the lab host. Exits with pytest's status or 10."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.vm.steps import LabError, say
 
 CACHE = PROJECT / ".cache" / "lab"
 NO_RESULT = 10
-# Boot, installation of the wheel, and time for the tests' own end to come before the host's.
+# Time for boot and installation of the wheel, and for the tests' own timeout to expire before the host's.
 BEFORE_AND_AFTER = 180
 
 
 def main() -> int:
-    """Build what is missing, boot, and print the tests' output."""
+    """Build missing parts, boot, and return the exit status of the tests."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.vm", description="Runs tests/vm in the lab host.")
     parser.add_argument("--memory", type=int, default=Machine.memory, metavar="MIB", help="of the host")
     parser.add_argument("--cpus", type=int, default=Machine.cpus, metavar="N", help="of the host")
@@ -33,9 +33,9 @@ def main() -> int:
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
         with (CACHE / "lock").open("w") as lock:
-            # One at a time: a host takes two cores, and the image has one builder.
+            # One run at a time: a host uses two cores, and only one process may build the image.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for left in CACHE.glob("scratch-*"):  # by a run that was killed
+            for left in CACHE.glob("scratch-*"):  # left by a killed run
                 shutil.rmtree(left)
             host = image(CACHE, python)
             with tempfile.TemporaryDirectory(dir=CACHE, prefix="scratch-") as scratch:
@@ -46,7 +46,7 @@ def main() -> int:
                 machine = Machine(words.cpus, words.memory)
                 return boot(host, machine, payload, CACHE / "last", words.patience + BEFORE_AND_AFTER)
     except LabError as error:
-        print(f"lab: {error}", file=sys.stderr)  # a program that people run
+        print(f"lab: {error}", file=sys.stderr)  # output of a command-line program
         return NO_RESULT
     except KeyboardInterrupt:
         return 130

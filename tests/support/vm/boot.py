@@ -1,4 +1,4 @@
-"""Boots the lab host with a payload, prints its tests' output, and copies back their results."""
+"""Boot the lab host with a payload, print the output of its tests, and collect their results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Machine", "boot"]
 
-# QEMU's TCG emulates AMD's virtualisation, so that KVM runs guests in the host. The rest is x86-64-v2, without which
-# numpy does not start, and a source of randomness, without which a host without devices waits for some.
+# QEMU's TCG emulates AMD's virtualisation, so that KVM runs guests in the host. The other flags are x86-64-v2, which
+# numpy requires, and a source of randomness: without devices, the host would wait for entropy.
 CPU = "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand"
-# Of a host that lives for a minute, what only costs time.
+# Units that only cost time on a host that lives for a minute.
 MASKED = """
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer logrotate.timer
     e2scrub_reap.service getty@tty1.service libvirt-guests.service serial-getty@ttyS0.service systemd-binfmt.service
@@ -34,7 +34,7 @@ RESULTS_MIB = 64
 
 @dataclass(frozen=True)
 class Machine:
-    """What the host has: virtual CPUs, and memory in MiB."""
+    """Resources of the host: virtual CPUs, and memory in MiB."""
 
     cpus: int = 2
     memory: int = 3072
@@ -47,7 +47,7 @@ def _disk(name: str, path: Path, *options: str) -> list[str]:
 
 def _command(image: Image, machine: Machine, payload: Path, results: Path, console: Path) -> list[str]:
     return [
-        # Should we be killed, the host does not live on.
+        # If this process is killed, the host ends as well.
         *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
         *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", CPU),
         *("-smp", str(machine.cpus), "-m", str(machine.memory)),
@@ -56,14 +56,14 @@ def _command(image: Image, machine: Machine, payload: Path, results: Path, conso
         *_disk("root", image.disk, "snapshot=on"),
         *_disk("payload", payload, "readonly=on"),
         *_disk("results", results),
-        # The first serial port is the console, the second shows what the tests say while they say it.
+        # The first serial port is the console, the second carries the live output of the tests.
         *("-serial", f"file:{console}", "-serial", "stdio"),
     ]
 
 
 def boot(image: Image, machine: Machine, payload: Path, results: Path, patience: float) -> int:
-    """Run the payload to its end; what it leaves is in the directory `results`. Returns the exit status of the tests.
-    Raises LabError where the host ended without one, or did not end in `patience` seconds.
+    """Run the payload to its end; its results are in the directory `results`. Returns the exit status of the tests.
+    Raises LabError if the host ended without a status, or did not end in `patience` seconds.
     """
     need({"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux"})
     results.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def boot(image: Image, machine: Machine, payload: Path, results: Path, patience:
     with disk.open("wb") as file:
         file.truncate(RESULTS_MIB << 20)
     command = _command(image, machine, payload, disk, console)
-    # The layer over the image is beside the payload, not in a /tmp that may be memory.
+    # The layer over the image is beside the payload, because /tmp may be in memory.
     environment = {**os.environ, "TMPDIR": str(payload.parent)}
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment) as qemu:
         try:
@@ -97,7 +97,7 @@ def _last_words(console: Path) -> str:
 
 
 def _unpack(disk: Path, directory: Path) -> None:
-    """The plain files in a tar, each by its own name. A host that crashed leaves none, or half of one."""
+    """Extract the plain files of a tar, by base name. A host that crashed leaves an empty or incomplete tar."""
     try:
         with tarfile.open(disk) as archive:
             for entry in archive:

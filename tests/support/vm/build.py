@@ -1,4 +1,4 @@
-"""The image of the lab host, made of Debian's packages and kept until the recipe changes."""
+"""The image of the lab host, built from Debian's packages and kept until the recipe changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.vm.steps import PATH, LabError, need, run, say
 __all__ = ["Image", "apt_settings", "apt_sources", "image"]
 
 PROGRAMS = {"mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs", "apt-get": "apt", "unshare": "util-linux"}
-# The machine's C library is newer than what any of these asks for.
+# The C library of the host is newer than the one that any of these platforms requires.
 PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28, 31, 34, 35, 36)))
 DISK_MIB = 2048
-# Of an image in the cache; the rest of its name is the key of the recipe.
+# Prefix of an image in the cache; the rest of its name is the key of the recipe.
 PREFIX = "image-"
-# apt settings of this machine without which its archives may not be reachable.
+# apt settings that this machine may need to reach its archives.
 APT_SETTINGS = ("Acquire::Check-", "Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CAInfo")
 
 
@@ -33,7 +33,9 @@ class Image:
 
 
 def image(cache: Path, python: str) -> Image:
-    """The image of the recipe as it is now, built if need be: as root, in a minute or two. `python` is one with pip."""
+    """Return the image of the current recipe. It is built if necessary, as root, in a minute or two. `python` is a
+    Python with pip.
+    """
     place = cache / f"{PREFIX}{key()}"
     if not place.exists():
         say("building the image of the host; it is kept for later runs")
@@ -59,12 +61,12 @@ def _build(scratch: Path, python: str) -> None:
     disk = result / "root.img"
     with disk.open("wb") as file:
         file.truncate(DISK_MIB << 20)
-    # The image is never written: each boot has a layer of its own over it, so a journal would only cost time.
+    # The image is never written: each boot has its own layer over it, so a journal would only cost time.
     run("/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", "-d", root, disk)
 
 
 def apt_sources() -> str:
-    """The archives of this suite that this machine uses, as lines of a sources.list."""
+    """Return the archives of this suite that this machine uses, as lines of a sources.list."""
     listing = run(
         "apt-get",
         "indextargets",
@@ -80,7 +82,7 @@ def apt_sources() -> str:
 
 
 def apt_settings() -> list[str]:
-    """What apt needs on this machine to reach its archives, as options of mmdebstrap's."""
+    """Return the apt settings that this machine needs to reach its archives, as options of mmdebstrap."""
     lines = run("apt-config", "dump").splitlines()
     return [f"--aptopt={line}" for line in lines if line.startswith(APT_SETTINGS)]
 
@@ -90,7 +92,7 @@ def _debian(root: Path, scratch: Path) -> None:
     sources = scratch / "sources.list"
     sources.write_text(apt_sources())
     run(
-        # Should it be killed, what it has mounted goes away with its mount namespace.
+        # If it is killed, its mounts disappear with its mount namespace.
         *("unshare", "--mount", "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase"),
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")),
         *apt_settings(),
@@ -101,12 +103,13 @@ def _debian(root: Path, scratch: Path) -> None:
         sources,
         env={**os.environ, "PATH": PATH},
     )
-    # An id of its own at each boot; "uninitialized", which mmdebstrap may leave, would make each boot a first boot.
+    # Empty, so that each boot gets a new id. mmdebstrap may leave "uninitialized", which would make each boot a first
+    # boot.
     (root / "etc/machine-id").write_text("")
 
 
 def _kernel(root: Path, scratch: Path, vmlinuz: Path) -> None:
-    """Debian's kernel, whose cloud flavour has NVMe and ext4 built in: it boots without an initramfs."""
+    """Install Debian's kernel in its cloud flavour. NVMe and ext4 are built in, so it boots without an initramfs."""
     depends = run("apt-cache", "depends", "linux-image-cloud-amd64")
     found = re.search(r"Depends: (linux-image-(\S*\d\S*))", depends)
     if found is None:
@@ -124,7 +127,7 @@ def _kernel(root: Path, scratch: Path, vmlinuz: Path) -> None:
 
 
 def _python(root: Path, wheels: Path, python: str) -> None:
-    """A virtual environment with all that the tests need but the project itself, which comes with each run."""
+    """Create a virtual environment with all requirements of the tests except the project, which comes with each run."""
     version = _inside(root, "python3", "-c", "import sys; print('{}{}'.format(*sys.version_info))").strip()
     say(f"wheels for Python {version[0]}.{version[1:]}")
     run(

@@ -1,4 +1,6 @@
-"""What the lab host is given at each run: the project as wheel and package, its tests, and what nested guests boot."""
+"""The payload of the lab host at each run: the project as wheel and package, its tests, and boot files of nested
+guests.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pack"]
 
-# What the wheel is built from, and what the tests use besides.
+# Sources of the wheel, and further files that the tests use.
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "daemon")
 TEST_FILES = ("pyproject.toml", "config.example.yaml", "systemd", "tests")
 # A disk has whole sectors.
@@ -37,21 +39,23 @@ def _copy(names: Sequence[str], to: Path) -> None:
 
 
 def _wheel(directory: Path, scratch: Path, python: str) -> None:
-    """Built beside the checkout, in which a build would leave its own files, and find those of an older one."""
+    """Build the wheel from a copy of the checkout. A build in the checkout would leave files there, and pick up old
+    ones.
+    """
     source = scratch / "source"
     _copy(SOURCES, source)
     run(python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "-w", directory, source)
 
 
 def _package(directory: Path, words: Sequence[str]) -> None:
-    """Where it may be tested: it takes as long to build as the host takes to boot."""
+    """Build the package only if its tests may run: the build takes as long as the host takes to boot."""
     files = [word for word in words if ".py" in word]
     if not files or any("test_package.py" in word and not word.startswith("--ignore") for word in files):
         run(PROJECT / "tools/build-deb", directory)
 
 
 def pack(disk: Path, scratch: Path, *, python: str, pytest: Sequence[str], patience: int) -> None:
-    """Write the disk: a tar. `pytest` are words for its command line, `patience` the seconds that it may take."""
+    """Write the disk, a tar. `pytest` are its command-line arguments, `patience` the seconds that it may take."""
     payload = scratch / "payload"
     _copy(TEST_FILES, payload)
     _wheel(payload / "wheel", scratch, python)
@@ -66,7 +70,7 @@ def pack(disk: Path, scratch: Path, *, python: str, pytest: Sequence[str], patie
 
 
 def _settings(pytest: Sequence[str], patience: int) -> str:
-    """Sourced by run-tests. Variables of the lab's own reach the tests in it."""
+    """Return the settings that run-tests sources. The lab's own variables are exported to the tests."""
     lines = [f"venv={VENV}", f"patience={patience}", f"pytest=({shlex.join(pytest)})"]
     passed = {name: value for name, value in os.environ.items() if name.startswith("SAMEPAGED_LAB_")}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(passed.items())]
@@ -74,8 +78,8 @@ def _settings(pytest: Sequence[str], patience: int) -> str:
 
 
 def _guests(directory: Path) -> None:
-    """Lay kernel and image of nested guests into `directory`. The host has no compiler: the image is built here,
-    and its time is newer than its source's in the payload, so tests.support.images does not build it again there.
+    """Copy kernel and image of nested guests into `directory`. The host lacks a compiler, so the image is built here.
+    It is newer than its source in the payload, so tests.support.images does not build it again there.
     """
     kernel, _ = images.kernel(), images.writer_image()
     directory.mkdir()
@@ -85,7 +89,7 @@ def _guests(directory: Path) -> None:
 
 
 def _for_all(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Owned by root and readable by all, whatever the umask here: QEMU and samepaged run as users of their own."""
+    """Make an entry owned by root and world-readable, whatever the umask: QEMU and samepaged run as other users."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644

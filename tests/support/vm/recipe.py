@@ -1,4 +1,4 @@
-"""Contents of the lab host, and the key that changes with it."""
+"""The recipe of the lab host, and the key that changes with it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ PACKAGES = (
     "python3-libvirt",
     "libxxhash0",
 )
-# Where `make install` has its virtual environment, too.
+# `make install` has its virtual environment here, too.
 VENV = "/usr/local/lib/samepaged"
 
-# libvirt-python comes as source only, and the image has no compiler: there, Debian's python3-libvirt is it.
+# PyPI has libvirt-python as source only, and the image lacks a compiler: the image uses Debian's python3-libvirt.
 FROM_DEBIAN = frozenset({"libvirt-python"})
 FOR_TESTS = frozenset({"hypothesis", "pytest", "pytest-timeout"})
 
@@ -43,7 +43,7 @@ def _name(requirement: str) -> str:
 
 
 def requirements() -> list[str]:
-    """What pyproject.toml asks for that the image gets as wheels: to run, and to test."""
+    """Return the requirements in pyproject.toml that the image gets as wheels: run-time and test requirements."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     wanted = [one for one in project["dependencies"] if _name(one) not in FROM_DEBIAN]
     wanted += [one for one in project["optional-dependencies"]["dev"] if _name(one) in FOR_TESTS]
@@ -51,7 +51,9 @@ def requirements() -> list[str]:
 
 
 def key() -> str:
-    """Names the image that this recipe makes: equal keys, equal images but for newer packages of the same names."""
+    """Return the name of the image that this recipe makes. Images with equal keys differ only in the versions of
+    packages.
+    """
     said = hashlib.sha256(repr((SUITE, PACKAGES, VENV, requirements())).encode())
     said.update((Path(__file__).parent / "build.py").read_bytes())
     root = FILES / "root"

@@ -1,4 +1,4 @@
-"""What building and booting are made of: programs that are run, and lines that say what goes on."""
+"""Helpers of building and booting: run programs, and print progress lines."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
 
 __all__ = ["LabError", "need", "run", "say"]
 
-# /usr/sbin is not on the path after a plain `su`.
+# A plain `su` leaves /usr/sbin out of the path.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class LabError(Exception):
-    """The lab cannot be built or booted; the message is for people."""
+    """The lab cannot be built or booted; the message is for the user."""
 
 
 def say(line: str) -> None:
-    """Print `line` at once: what follows it takes a while."""
-    print(f"lab: {line}", flush=True)  # a program that people wait for
+    """Print `line` immediately, because the next step takes a while."""
+    print(f"lab: {line}", flush=True)  # progress of a command-line program
 
 
 def need(programs: Mapping[str, str]) -> None:
-    """Raise LabError unless each of these programs is installed; by name, the Debian package that has it."""
+    """Raise LabError unless all of these programs are installed. Maps each program to its Debian package."""
     missing = [package for program, package in programs.items() if shutil.which(program, path=PATH) is None]
     if missing:
         raise LabError(f"missing packages; run as root: apt-get install --no-install-recommends {' '.join(missing)}")
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """The standard output of a program. Raises LabError, with the last of what it said, where it fails."""
+    """Return the standard output of a program. Raises LabError with the last lines of its output if it fails."""
     done = subprocess.run(
         command, check=False, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
