@@ -62,6 +62,7 @@ check: $(STAMP) check-units check-rules ## check formatting, lint, types, import
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tools.generate --check
+	@$(BIN)/python -m tools.prose --check
 
 generate: $(STAMP) ## generate files: configuration, metrics, manual page, completion, dashboards
 	@$(BIN)/python -m tools.generate

@@ -26,7 +26,7 @@ __all__ = ["best_gain", "best_in_reach", "found_gain", "small_fleet"]
 
 
 def small_fleet(random: np.random.Generator, guests: int, hosts: int, slack: float) -> tuple[Incidence, Constraints]:
-    """Guests of three images and contents of anybody's; each host has room for its part of all memory and `slack` more,
+    """Guests of three images and unrelated contents; each host has room for its part of all memory and `slack` more,
     or what it has.
     """
     memory = random.integers(1, 9, guests)
