@@ -57,7 +57,8 @@ def test_the_counter_is_the_clocks_loss(samepaged: Samepaged, guest: Writer, mod
 
 
 def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> None:
-    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 250ppm}}\n{ONLY}")
+    # Slices, which a busy host may need, take much longer to use up the budget.
+    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 250ppm, mode: snapshot, max_pause: 5s}}\n{ONLY}")
     with daemon(samepaged) as one:
         one.wait("scan deferred by the drift budget", timeout=60)
         one.wait_scans(3)
@@ -112,5 +113,5 @@ def test_doctor_foresees_the_clock(samepaged: Samepaged, guest: Writer) -> None:
     samepaged.configure(f"scan: {{max_drift: 1ppm}}\n{ONLY}")
     done = samepaged("doctor", "--config", str(samepaged.config), expect=None)
     shown = " ".join(done.stdout.split())
-    assert re.search(rf"warning guest {NAME}: .* no scan fits scan.max_drift", shown)
+    assert re.search(rf"warning guest {NAME}: .* a scan exceeds scan.max_drift", shown)
     assert re.search(r"-> set scan.max_drift to \d+ppm or more", shown)

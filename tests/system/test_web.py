@@ -189,9 +189,7 @@ def test_without_a_feed_it_says_what_it_is_for() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert (
-        done.stderr == "samepaged-web: standard input is no socket; `samepaged run` starts this, or give --feed PATH\n"
-    )
+    assert done.stderr == "samepaged-web: standard input is not a socket; start `samepaged run`, or use --feed PATH\n"
 
 
 def test_few_open_files_are_enough_beside_many_silent_clients() -> None:
@@ -473,7 +471,7 @@ def test_a_web_process_that_is_killed_is_back_while_the_scans_go_on(samepaged: S
             wait_for(served, PATIENCE, lambda: one.log)  # at the same address
             wait_scans(one, 1)
             assert scans(one) > before
-        assert one.log.count("it was killed by SIGKILL") == 3
+        assert one.log.count("killed by SIGKILL") == 3
         assert one.log.count("serving metrics ") == 4
 
 
@@ -551,7 +549,7 @@ def test_a_bad_web_configuration_ends_the_start_in_a_line(samepaged: Samepaged, 
     config.write_text("tls_server_config: {}\n")
     configured(samepaged, "127.0.0.1:0", config)
     done = samepaged("run", "--config", str(samepaged.config), expect=2)
-    assert f"samepaged: {config}: tls_server_config: cert_file is missing; name it," in done.stderr
+    assert f"samepaged: {config}: tls_server_config: cert_file is missing; set it," in done.stderr
     assert "Traceback" not in done.stderr
 
 

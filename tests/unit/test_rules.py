@@ -102,7 +102,7 @@ def test_alerts_link_to_runbooks() -> None:
 def test_runbook_sections_are_complete() -> None:
     _, *bodies = re.split(r"^## ", RUNBOOKS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for body in bodies:
-        assert re.findall(r"^\*\*(.*?)\*\*", body, re.MULTILINE) == ["It means", "Look at", "Do"], body
+        assert re.findall(r"^\*\*(.*?)\*\*", body, re.MULTILINE) == ["Meaning:", "Check", "Remedy:"], body
 
 
 def test_runbook_queries_use_existing_series() -> None:
