@@ -133,7 +133,7 @@ pictures: $(STAMP) ## the pictures of the documentation, from real guests with K
 study: deps-experiments $(STAMP) ## the paper's study on real guests, into docs/analysis/study.md; goes on where it stopped (as root; two hours)
 	$(BIN)/python -m experiments $(STUDY_ARGS)
 
-bench: deps-vm $(STAMP) ## measure the figures that README.md quotes, into bench/results.json (as root)
+bench: deps-vm $(STAMP) ## measure the figures of docs/develop/figures.md, into bench/results.json (as root)
 	$(BIN)/python -m bench
 
 install: deps-build ## install into PREFIX (/usr/local) below DESTDIR, with the systemd unit

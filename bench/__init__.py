@@ -1,1 +1,1 @@
-"""The figures that README.md quotes: ratios of two things measured side by side in one run."""
+"""The figures of docs/develop/figures.md: ratios of two things measured side by side in one run."""
