@@ -188,7 +188,7 @@ class HashingConfig(Section):
 
 
 class TracesConfig(Section):
-    """Page-hash traces (docs/reference/traces.md): the page contents of each guest at each scan, 8 bytes for each
+    """Page-hash traces (docs/reference/traces.md): the page hashes of each guest at each scan, 8 bytes for each
     distinct page, for `samepaged study` and `samepaged fleet`. They need DuckDB: `pip install 'samepaged[traces]'`.
     """
 
