@@ -244,5 +244,5 @@ def _hang(*_: object) -> None:
 
 
 def _where(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/sources/" in frame.filename]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/attribution/" in frame.filename]
     return f" in {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""

@@ -99,7 +99,7 @@ memory of the guests  1.00 GiB  100.0%
 self-sharing          92.2 MiB    9.0%
 inter-VM sharing       160 KiB    0.0%
 total sharing         92.3 MiB    9.0%
-stable sharing        23.1 MiB    2.3%  of 2 of 4 guests
+stable sharing        23.1 MiB    2.3%  for 2 of 4 guests
 
 by page size      self  inter-VM     total
        4 KiB  92.2 MiB   160 KiB  92.3 MiB    9.0%
