@@ -50,7 +50,7 @@ def test_daemon_writes_traces(samepaged: Samepaged, pair: list[Writer], tmp_path
     assert len(traces) >= 4
     listed = json.loads(samepaged("traces", "ls", "--json", str(place)).stdout)["traces"]
     assert len(listed) == len(traces)
-    assert samepaged("traces", "verify", str(place)).stdout == f"{len(traces)} traces are as they were written\n"
+    assert samepaged("traces", "verify", str(place)).stdout == f"{len(traces)} traces are intact\n"
 
 
 def test_trace_write_failures_are_counted(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_without_a_feed_it_says_what_it_is_for() -> None:
     )
     assert done.returncode == 2
     assert (
-        done.stderr == "samepaged-web: standard input is no socket; `samepaged run` starts this, or give --feed PATH\n"
+        done.stderr == "samepaged-web: standard input is not a socket; start `samepaged run`, or use --feed PATH\n"
     )
 
 
@@ -375,7 +375,7 @@ def test_a_service_outlives_its_scanner_and_says_that_it_is_away(tmp_path: Path)
             assert ask(port)[1] == b"samepage_up 1\n"
         wait_for(lambda: ask(port)[0].status == 503)
         for path in ("/metrics", "/-/ready"):
-            assert ask(port, path)[1] == b"samepaged's scanner is away\n"
+            assert ask(port, path)[1] == b"samepaged's scanner is not connected\n"
         assert ask(port, "/-/healthy")[0].status == 200
         with scanner(one.feed) as publisher:
             assert ask(publisher._settings.port)[1] == b"samepage_up 1\n"
@@ -473,7 +473,7 @@ def test_a_web_process_that_is_killed_is_back_while_the_scans_go_on(samepaged: S
             wait_for(served, PATIENCE, lambda: one.log)  # at the same address
             wait_scans(one, 1)
             assert scans(one) > before
-        assert one.log.count("it was killed by SIGKILL") == 3
+        assert one.log.count("killed by SIGKILL") == 3
         assert one.log.count("serving metrics ") == 4
 
 
@@ -551,7 +551,7 @@ def test_a_bad_web_configuration_ends_the_start_in_a_line(samepaged: Samepaged, 
     config.write_text("tls_server_config: {}\n")
     configured(samepaged, "127.0.0.1:0", config)
     done = samepaged("run", "--config", str(samepaged.config), expect=2)
-    assert f"samepaged: {config}: tls_server_config: cert_file is missing; name it," in done.stderr
+    assert f"samepaged: {config}: tls_server_config: cert_file is missing; set it," in done.stderr
     assert "Traceback" not in done.stderr
 
 

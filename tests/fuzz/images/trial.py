@@ -125,7 +125,7 @@ class _Daemon:
         message = self._channel.receive(forms)
         for name in messages.PAGE_NUMBER_ARRAYS.get(message.kind, ()):
             if not messages.are_page_numbers(message.arrays[name], self._layout.pages):
-                raise ProtocolError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"invalid page numbers in {name}")
         match message.kind:
             case "error":
                 self.refused = message.fields["reason"] or ""

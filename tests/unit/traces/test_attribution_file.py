@@ -389,13 +389,13 @@ def test_leftovers_of_killed_writer_are_removed(store: TraceStore) -> None:
 
 def test_verify_checks_attribution(store: TraceStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["traces", "verify", str(store.root)]) == 0
-    assert capsys.readouterr().out == "6 traces are as they were written, 6 of them with owners\n"
+    assert capsys.readouterr().out == "6 traces are intact, 6 of them with owners\n"
     path = attribution_path(next(store.files()))
     path.write_bytes(path.read_bytes().replace(b"heap", b"heat", 1))
     assert main(["traces", "verify", str(store.root)]) == 1
     shown = capsys.readouterr()
     assert shown.err == f"samepaged: {path}: does not match its checksum; remove it, or restore it from a copy\n"
-    assert shown.out == "6 traces are as they were written, 5 of them with owners\n"
+    assert shown.out == "6 traces are intact, 5 of them with owners\n"
 
 
 def test_export_has_no_names(store: TraceStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
