@@ -128,7 +128,7 @@ def rows() -> list[Row]:
         },
         {"name": "owners: cold ÷ hashing it", "value": (cold.rests[0] - plain_rest) / hashed, "unit": "ratio"},
         {
-            "name": "owners: time of reading the results ÷ hashing time",
+            "name": "owners: time of building the reports ÷ hashing time",
             "value": statistics.median(answering) / hashed,
             "unit": "ratio",
         },

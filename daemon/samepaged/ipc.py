@@ -219,7 +219,7 @@ class Stream:
             except TimeoutError:
                 continue
             except OSError as error:
-                raise GoneError("it is gone") from error
+                raise GoneError("connection closed") from error
 
     def fill(self, view: memoryview, deadline: float | None) -> None:
         """Read until `view` is full. Raises ProtocolError."""
@@ -230,9 +230,9 @@ class Stream:
             except TimeoutError:
                 continue
             except OSError as error:
-                raise GoneError("it is gone") from error
+                raise GoneError("connection closed") from error
             if not got:
-                raise GoneError("it is gone")
+                raise GoneError("connection closed")
             view = view[got:]
 
     def close(self) -> None:
@@ -244,9 +244,9 @@ class Stream:
             return
         left = POLL_SECONDS if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            raise ProtocolError("it took too long")
+            raise ProtocolError("timed out")
         if self._stop():
-            raise ProtocolError("it was interrupted")
+            raise ProtocolError("interrupted")
         self._socket.settimeout(min(left, POLL_SECONDS))
 
 

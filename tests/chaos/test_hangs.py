@@ -133,7 +133,7 @@ class Cell:
         self._checked = now
         log = one.log
         assert one.process.poll() is None, log
-        if "left alone for" in log:
+        if "skipping the guest for one hour" in log:
             raise _LeftAloneError
 
     def _kill(self, kind: str, one: Daemon) -> None:

@@ -173,7 +173,7 @@ def full_snapshot() -> Snapshot:
         skipped=(SkippedGuest("db", Reason.ENCRYPTED, "memory of domain db is encrypted"),),
         stable=stable_report("web-1"),
         page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),),
-        fallbacks={"web-2": ("kernel", "this kernel keeps no soft-dirty bits")},
+        fallbacks={"web-2": ("kernel", "this kernel does not support soft-dirty bits")},
         obstacles={"web-2": "nosharepages"},
     )
     return replace(

@@ -373,7 +373,7 @@ def test_a_service_outlives_its_scanner_and_says_that_it_is_away(tmp_path: Path)
             assert ask(port)[1] == b"samepage_up 1\n"
         wait_for(lambda: ask(port)[0].status == 503)
         for path in ("/metrics", "/-/ready"):
-            assert ask(port, path)[1] == b"samepaged's scanner is away\n"
+            assert ask(port, path)[1] == b"samepaged's scanner is not connected\n"
         assert ask(port, "/-/healthy")[0].status == 200
         with scanner(one.feed) as publisher:
             assert ask(publisher._settings.port)[1] == b"samepage_up 1\n"

@@ -42,7 +42,7 @@ class Command(interface.Command):
         parser.add_argument(
             "--no-names",
             action="store_true",
-            help="report kinds of pages only; names of processes and files do not leave the guest",
+            help="report kinds of pages only; names of processes and files do not leave the worker process",
         )
         add_traces(parser, ", with its page owners for samepaged study")
 

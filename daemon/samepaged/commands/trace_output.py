@@ -42,7 +42,7 @@ class TraceOutput:
         try:
             write_owners(GuestAttribution(report, scanned_at), self._host, self._directory)
         except (SamepagedError, MemoryError) as error:
-            self._report_failure("owners", error)
+            self._report_failure("page owners", error)
 
     def _report_failure(self, content: str, error: Exception) -> None:
         self.failed = True

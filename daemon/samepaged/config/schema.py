@@ -359,7 +359,7 @@ class Config(Section):
 
     def group_of(self, name: str, metadata_groups: Mapping[str, str] = MappingProxyType({})) -> str:
         """The group of the domain `name`: the first of `groups` that matches, else the group from `grouping`, else
-        `DEFAULT_GROUP`. `metadata_groups`: groups in the metadata of the domain's XML, by `MetadataSource`.
+        `DEFAULT_GROUP`. `metadata_groups`: groups in the metadata of the domain's XML, by `MetadataOrigin`.
         """
         configured = next((group.name for group in self.groups if matches(name, group.match)), None)
         return configured or self.grouping.group_of(name, metadata_groups) or DEFAULT_GROUP

@@ -109,7 +109,7 @@ def _totals(scan: HostScan) -> Iterator[str]:
         yield f"{name:<20}  {size(pages * report.page_size):>8}{_share(pages, memory)}"
     if (stable := scan.stable) is not None:
         pages, known, of = stable.total_sharing_pages, len(stable.guests), len(report.guests)
-        note = f"  of {known} of {of} guests" if known < of else ""
+        note = f"  for {known} of {of} guests" if known < of else ""
         yield f"{'stable sharing':<20}  {size(pages * stable.page_size):>8}{_share(pages, memory)}{note}"
 
 

@@ -191,7 +191,7 @@ def read_binary(
                 )
             if not 0 < wanted * width <= rest:
                 raise TraceError(
-                    path, f"has fewer than {max(wanted, 1)} hashes after byte {start}", "correct --skip, --count"
+                    path, f"has fewer hashes than {max(wanted, 1)} after byte {start}", "correct --skip, --count"
                 )
             file.seek(start)
             found = np.fromfile(file, dtype=f"{'>' if big_endian else '<'}u{width}", count=wanted)

@@ -40,7 +40,7 @@ HASH_BITS: Final = (32, 64)
 class Totals:
     """Totals over the rows of one trace: number of rows, sum of their pages, XOR of their hashes (signed), and the sum
     of their hashes' remainders modulo `PRIME`, with the sign as in C and SQL. A bit that flips in an even number of
-    hashes does not change the XOR, but the sum.
+    hashes changes the sum, but not the XOR.
     """
 
     rows: int

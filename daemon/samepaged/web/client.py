@@ -37,7 +37,7 @@ __all__ = ["FeedSchedule", "FrameWriter", "WebClient", "WebListener"]
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 5.0
-"""The longest silence on the feed. After a minute of it the web process reports that the scanner is away."""
+"""The longest silence on the feed. After a minute of it the web process reports that the scanner is not connected."""
 
 REFRESH_SECONDS: Final = 15.0
 """Time between two renderings without a change, for ages and the metrics of this process: a usual scrape interval."""

@@ -98,7 +98,7 @@ class Routes:
         if request.path == HEALTHY:
             return Reply.line(HTTPStatus.OK, "samepaged is healthy")
         if self.stale:
-            return Reply.line(HTTPStatus.SERVICE_UNAVAILABLE, "samepaged's scanner is away")
+            return Reply.line(HTTPStatus.SERVICE_UNAVAILABLE, "samepaged's scanner is not connected")
         pages = self._pages.get(request.path)
         if pages is None:
             return Reply.line(HTTPStatus.NOT_FOUND, f"not found; there are {', '.join([*self._pages, HEALTHY])}")

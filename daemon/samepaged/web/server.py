@@ -131,7 +131,7 @@ class Server:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError as error:  # most errors concern one connection that has ended: accept(2)
                     if error.errno in EXHAUSTION_ERRNOS:
-                        log.debug("connection limit of the host reached%s", details(error=error))
+                        log.debug("cannot accept connections, out of descriptors or memory%s", details(error=error))
                         self._close_one()
                         await asyncio.sleep(PAUSE_SECONDS)
                 else:

@@ -125,7 +125,7 @@ class _Daemon:
         message = self._channel.receive(forms)
         for name in messages.PAGE_NUMBER_ARRAYS.get(message.kind, ()):
             if not messages.are_page_numbers(message.arrays[name], self._layout.pages):
-                raise ProtocolError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"invalid page numbers in {name}")
         match message.kind:
             case "error":
                 self.refused = message.fields["reason"] or ""
@@ -244,5 +244,5 @@ def _hang(*_: object) -> None:
 
 
 def _where(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/sources/" in frame.filename]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/attribution/" in frame.filename]
     return f" in {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""

@@ -71,7 +71,7 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     for one in round_.scanned.values():
         name = one.scan.name
         if one.ownership is None:
-            raise SystemExit(f"{name}: nobody asked whose its pages are")
+            raise SystemExit(f"{name}: the scan had no page attribution")
         np.savez(directory / f"{name}.npz", **{key: getattr(one.ownership, key) for key in ARRAYS})
         said = {key: getattr(one.ownership, key) for key in SAID} | {"pause": one.scan.pause_seconds}
         (directory / f"{name}.json").write_text(json.dumps(said))

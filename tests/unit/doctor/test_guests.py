@@ -129,7 +129,7 @@ def test_layout_matches_qemu_addresses() -> None:
 
 CHECKS = [
     ok("configuration", "/etc/samepaged/config.yaml"),
-    warning("soft-dirty", "this kernel keeps no soft-dirty bits " * 4, "use another " * 10),
+    warning("soft-dirty", "this kernel does not support soft-dirty bits " * 4, "use another " * 10),
     failure("guest", "skipped", "mend it", "web-1"),
     ok("guest", "2.00 GiB", "web-2"),
 ]

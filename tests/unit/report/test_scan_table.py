@@ -99,7 +99,7 @@ memory of the guests  1.00 GiB  100.0%
 self-sharing          92.2 MiB    9.0%
 inter-VM sharing       160 KiB    0.0%
 total sharing         92.3 MiB    9.0%
-stable sharing        23.1 MiB    2.3%  of 2 of 4 guests
+stable sharing        23.1 MiB    2.3%  for 2 of 4 guests
 
 by page size      self  inter-VM     total
        4 KiB  92.2 MiB   160 KiB  92.3 MiB    9.0%
@@ -107,7 +107,7 @@ by page size      self  inter-VM     total
        2 MiB  2.00 MiB     0 KiB  2.00 MiB    0.2%
 
 * fallback from the preferred mode or reader
-  web-1, db (kernel): this kernel keeps no soft-dirty bits
+  web-1, db (kernel): this kernel does not support soft-dirty bits
     (CONFIG_MEM_SOFT_DIRTY)
   web-2 (layout): 512 MiB of its RAM was not found in the process; the dump
     reader was taken instead
@@ -124,8 +124,8 @@ def test_table_of_a_full_scan() -> None:
         stable=stable_report("web-1", "db", pages=32768),
         page_sizes=(PageSizeSharing(8192, 131072, 19660, 6000, 10), PageSizeSharing(2 << 20, 512, 12, 1, 0)),
         fallbacks={
-            "web-1": ("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"),
-            "db": ("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"),
+            "web-1": ("kernel", "this kernel does not support soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"),
+            "db": ("kernel", "this kernel does not support soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"),
             "web-2": ("layout", "512 MiB of its RAM was not found in the process; the dump reader was taken instead"),
         },
     )

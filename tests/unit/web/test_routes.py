@@ -91,7 +91,7 @@ def test_disconnected_scanner_is_unhealthy(site: Routes, path: str) -> None:
     site.scanner_left()
     reply = ask(site, path)
     assert reply.status == 503
-    assert reply.body == b"samepaged's scanner is away\n"
+    assert reply.body == b"samepaged's scanner is not connected\n"
     assert ask(site, "/-/healthy").status == 200
 
 

@@ -69,7 +69,7 @@ class DuckDbEngine:
 
 @contextlib.contextmanager
 def duckdb_engine() -> Iterator[DuckDbEngine]:
-    """Open DuckDB on all processors available to this process. Data beyond the memory go to a temporary directory."""
+    """Open DuckDB on all processors of this process. Data that exceed the memory go to a temporary directory."""
     processors = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="samepaged-") as directory, database(threads=processors) as connection:
         connection.execute(f"SET temp_directory = {sql_literal(directory)}")

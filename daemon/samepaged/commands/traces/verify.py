@@ -37,5 +37,6 @@ class Command(interface.Command):
             except TraceError as error:
                 failures.append(error)
         with_owners = f", {owned} of them with owners" if owned else ""
-        print(f"{whole} traces are intact{with_owners}")
+        intact = "1 trace is intact" if whole == 1 else f"{whole} traces are intact"
+        print(f"{intact}{with_owners}")
         return report_unusable(failures)
