@@ -189,9 +189,7 @@ def test_without_a_feed_it_says_what_it_is_for() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert (
-        done.stderr == "samepaged-web: standard input is not a socket; start `samepaged run`, or use --feed PATH\n"
-    )
+    assert done.stderr == "samepaged-web: standard input is not a socket; start `samepaged run`, or use --feed PATH\n"
 
 
 def test_few_open_files_are_enough_beside_many_silent_clients() -> None:
