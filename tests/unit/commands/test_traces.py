@@ -51,7 +51,7 @@ def test_invalid_file_does_not_hide_others(tmp_path: Path, capsys: pytest.Captur
         shown = capsys.readouterr()
         assert shown.err.count("\n") == 1
         assert "other.parquet: is not a Parquet file" in shown.err
-        assert "web-1" in shown.out or "1 traces are intact" in shown.out
+        assert "web-1" in shown.out or "1 trace is intact" in shown.out
 
 
 def test_damaged_rows_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
