@@ -118,7 +118,7 @@ $(VENV)/.fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
-chaos: deps $(STAMP) ## hundreds of injected failures: kills, hangs, overload, lack of resources (as root; half an hour)
+chaos: deps $(STAMP) ## hundreds of injected failures: kills, hangs, overload, lack of resources (as root; about an hour)
 	SAMEPAGED_CHAOS=full $(BIN)/pytest $(PYTEST_ARGS) tests/chaos
 
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
