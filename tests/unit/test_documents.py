@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import re
@@ -15,6 +14,7 @@ import pytest
 
 from samepaged.cli import command_parser
 from samepaged.metrics.catalogue import SECTIONS
+from tests.support.references import function_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,9 +91,6 @@ def test_make_targets_exist(page: Path) -> None:
 def test_metrics_exist(page: Path) -> None:
     suffixes = ("", "_total", "_bucket", "_sum", "_count", "_info")
     names = {metric.name + suffix for section in SECTIONS.values() for metric in section for suffix in suffixes}
-    recorded = set()
-    for rules in (TREE / "observability" / "prometheus").rglob("*.y*ml"):
-        recorded |= set(re.findall(r"\bsamepage\w*:[\w:]+", rules.read_text()))
     code = "\n".join(CODE.findall((TREE / page).read_text()))
     asked = {name for name in METRIC.findall(code) if f"{name}:" not in code}
     wrong = {name for name in asked if name not in names and not any(one.startswith(name) for one in names)}
@@ -105,10 +102,7 @@ def test_named_tests_exist(page: Path) -> None:
     for path, name in TEST.findall((TREE / page).read_text()):
         assert (TREE / path).is_file(), f"{page}: {path}"
         if name:
-            names = {
-                node.name for node in ast.parse((TREE / path).read_text()).body if isinstance(node, ast.FunctionDef)
-            }
-            assert name in names, f"{page}: {path} has no {name}"
+            assert name in function_names(TREE / path), f"{page}: {path} has no {name}"
 
 
 def test_duration_of_make_test_is_the_same_everywhere() -> None:

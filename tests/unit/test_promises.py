@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import re
 from pathlib import Path
 
 import pytest
+
+from tests.support.references import function_names
 
 TREE = Path(__file__).parents[2]
 PAGES = ("SECURITY.md", "docs/operate/threat-model.md")
@@ -30,10 +31,7 @@ def test_every_promise_has_a_test(page: str) -> None:
         references = REFERENCE.findall(row)
         assert references, row
         for path, name in references:
-            names = {
-                node.name for node in ast.parse((TREE / path).read_text()).body if isinstance(node, ast.FunctionDef)
-            }
-            assert name in names, f"{page}: {path} has no {name}"
+            assert name in function_names(TREE / path), f"{page}: {path} has no {name}"
 
 
 def test_security_md_is_short() -> None:

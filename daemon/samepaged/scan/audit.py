@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.escape import quoted
 from samepaged.formatting import rfc3339
 from samepaged.guard.suspend import LeftOpenError
+from samepaged.log_line import details
 from samepaged.memory.hashing import Interrupted
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ def failure(error: BaseException) -> str:
 
 def message(entry: AuditEntry) -> str:
     """The log line. The name is a JSON string: it can forge neither a line nor a detail of this one."""
-    details = _details(entry) | {"domain": quoted(entry.name)}
     verb = "suspended" if entry.pauses else "may have suspended" if entry.uncertain else "did not suspend"
-    return " ".join([verb, *(f"{key}={value}" for key, value in details.items())])
+    return verb + details(**_details(entry))
 
 
 def fields(entry: AuditEntry) -> dict[str, str]:
@@ -116,16 +115,16 @@ def fields(entry: AuditEntry) -> dict[str, str]:
 
 
 def _details(entry: AuditEntry) -> dict[str, str]:
-    details = {"domain": entry.name, "uuid": entry.uuid}
+    found = {"domain": entry.name, "uuid": entry.uuid}
     if entry.mode is not None:
-        details["mode"] = entry.mode
-    details["pauses"] = str(len(entry.pauses))
-    details["paused_seconds"] = f"{sum(entry.pauses):.6f}"
-    details["longest_pause_seconds"] = f"{max(entry.pauses, default=0.0):.6f}"
+        found["mode"] = entry.mode
+    found["pauses"] = str(len(entry.pauses))
+    found["paused_seconds"] = f"{sum(entry.pauses):.6f}"
+    found["longest_pause_seconds"] = f"{max(entry.pauses, default=0.0):.6f}"
     if entry.starts:
-        details["first_pause"] = rfc3339(entry.starts[0])
-        details["last_pause"] = rfc3339(entry.starts[-1])
+        found["first_pause"] = rfc3339(entry.starts[0])
+        found["last_pause"] = rfc3339(entry.starts[-1])
     if entry.uncertain:
-        details["uncertain"] = "yes"
-    details["result"] = entry.result
-    return details
+        found["uncertain"] = "yes"
+    found["result"] = entry.result
+    return found
